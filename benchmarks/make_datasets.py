@@ -1,0 +1,88 @@
+"""Make the generated data sets that ship in the package, the same bytes every time.
+
+    python benchmarks/make_datasets.py [--check] [hard-val] [6x6]
+
+hard-val: 256 hard 9×9 puzzles for validation, each the hardest found in a short search near a random minimal puzzle,
+with no solution grid (up to symmetry) of the training and test files. 6x6: 1,000 training, 256 validation and 1,000 test
+puzzles with 2×3 boxes, minimal and unique, no two alike. `--check` compares with the files in place instead of writing.
+(sudoku_hard_train and sudoku_hard_test are the project's earlier output, made by the same method in another program.)
+"""
+
+import argparse
+import gzip
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hrm.data import Row, read_csv
+from hrm.tasks.sudoku import Sudoku
+
+FOLDER = Path(__file__).parents[1] / "src" / "hrm" / "datasets"
+SEED = 20261123
+
+
+def hard_val() -> dict[str, list[Row]]:
+    task = Sudoku()
+    taken = {
+        task.same_orbit_key(task.parse(row.answer))
+        for split in ("train", "test")
+        for row in read_csv(FOLDER / f"sudoku_hard_{split}.csv.gz")
+    }
+    rows: list[Row] = []
+    number = 0
+    while len(rows) < 256:
+        rng = np.random.default_rng([SEED, number])
+        number += 1
+        puzzle, solution, rating = task.harden(task.generate(rng)[0], rng, steps=int(rng.integers(2, 12)))
+        key = task.same_orbit_key(solution)
+        if key not in taken:
+            taken.add(key)
+            rows.append(Row("hrm-generated", task.format(puzzle), task.format(solution), rating))
+    return {"sudoku_hard_val": rows}
+
+
+def six_by_six() -> dict[str, list[Row]]:
+    task = Sudoku(2, 3)
+    rng = np.random.default_rng([SEED, 6])
+    seen: set[str] = set()
+    rows: list[Row] = []
+    while len(rows) < 2256:
+        puzzle, solution = task.generate(rng)
+        text = task.format(puzzle)
+        if text not in seen:
+            seen.add(text)
+            rows.append(Row("hrm-generated", text, task.format(solution), task.rate(puzzle)))
+    return {"sudoku_6x6_train": rows[:1000], "sudoku_6x6_val": rows[1000:1256], "sudoku_6x6_test": rows[1256:]}
+
+
+def packed(rows: list[Row]) -> bytes:
+    lines = ["source,question,answer,rating", *(f"{r.source},{r.question},{r.answer},{r.rating}" for r in rows)]
+    return gzip.compress("".join(line + "\n" for line in lines).encode(), 9, mtime=0)
+
+
+MAKERS = {"hard-val": hard_val, "6x6": six_by_six}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("which", nargs="*")
+    asked = parser.parse_args()
+    wrong = 0
+    for which in asked.which or MAKERS:
+        for name, rows in MAKERS[which]().items():
+            path, content = FOLDER / f"{name}.csv.gz", packed(rows)
+            ratings = [row.rating for row in rows]
+            print(f"{name}: {len(rows)} rows, mean rating {np.mean(ratings):.1f}, median {np.median(ratings):.0f}")
+            if asked.check:
+                same = read_csv(path) == rows
+                wrong += not same
+                print("  same rows as in the package" if same else "  DIFFERS from the package")
+            else:
+                path.write_bytes(content)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

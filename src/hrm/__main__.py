@@ -1,0 +1,5 @@
+"""`python -m hrm`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,428 @@
+"""The command line. Heavy imports happen inside the commands, so that `hrm --help` and errors come at once.
+
+Whatever a user can mend ends as one line on stderr and exit code 2; an answer or a comparison that fails is exit code 1.
+"""
+
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="hrm",
+    help="Hierarchical reasoning models: train one on a thousand examples, solve with it, check it, look inside.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Build data sets in the reference's on-disk layout.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
+Dtype = Annotated[str, typer.Option(help="auto (bfloat16 where the machine has it), bfloat16 or float32")]
+Halt = Annotated[str, typer.Option(help="when a puzzle stops: auto, q (learned), stable (answer settled) or never")]
+Segments = Annotated[int | None, typer.Option(min=1, help="most segments a puzzle; default: as trained")]
+
+
+def main() -> None:
+    """Entry point of the `hrm` command."""
+    try:
+        app()
+    except ValueError as error:
+        print(f"hrm: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        os._exit(141)  # the reader went away; the interpreter's own flush would only complain again
+
+
+# --- solving ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def solve(
+    task: Annotated[str, typer.Argument(help="which kind of puzzle: sudoku")],
+    puzzle: Annotated[str, typer.Argument(help="81 characters with . or 0 for blanks, a file, or - for standard input")],
+    weights: Annotated[str | None, typer.Option(help="shipped weights, run folder, weights folder or file")] = None,
+    output: Annotated[str, typer.Option("--format", help="text, json (lines) or csv")] = "text",
+    watch: Annotated[bool, typer.Option("--watch/--no-watch", help="draw every segment (one puzzle)")] = False,
+    max_segments: Segments = None,
+    halt: Halt = "auto",
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Solve one puzzle, a file of them, or a stream. Exit code 1 if an answer fails the puzzle's rules."""
+    if output not in ("text", "json", "csv"):
+        raise ValueError(f"--format {output}: choose text, json or csv")
+    if task != "sudoku":
+        raise ValueError(f"no task '{task}': this version solves sudoku")
+    from .reasoner import Reasoner
+
+    options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
+    reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, **options)
+    size = reasoner.task.seq_len
+    if puzzle == "-":
+        groups = lines_as_they_come(sys.stdin.fileno())
+        failed = Answering(reasoner, output, "standard input").stream(groups)
+    elif os.path.isfile(puzzle):
+        failed = Answering(reasoner, output, puzzle).file(Path(puzzle).read_bytes(), size)
+    elif watch or output == "text":
+        failed = solve_one(reasoner, puzzle, watch)
+    else:
+        failed = Answering(reasoner, output, "puzzle").stream([[puzzle]])
+    raise typer.Exit(failed)
+
+
+def solve_one(reasoner: Any, puzzle: str, watch: bool) -> int:
+    """One puzzle, drawn; exit code."""
+    from rich.console import Console
+
+    from .display import Watcher, sudoku_board, verdict
+
+    console = Console(highlight=False)
+    task, given = reasoner.task, reasoner.task.parse(puzzle)
+    started = time.perf_counter()
+    if watch:
+        with Watcher(console, task, given, reasoner.max_segments) as watcher:
+            solution = reasoner.solve(puzzle, watcher)
+    else:
+        solution = reasoner.solve(puzzle)
+    last = solution.trace[-1]
+    if not (watch and console.is_terminal):
+        console.print(sudoku_board(task, given, task.decode(last.tokens), last.certainty))
+    console.print(verdict(solution, time.perf_counter() - started))
+    print(solution.answer)
+    return 0 if solution.verified else 1
+
+
+class Answering:
+    """Solves many puzzles and writes one record each, in order; a bad line is reported and the rest go on."""
+
+    def __init__(self, reasoner: Any, output: str, name: str):
+        self.reasoner, self.output, self.name = reasoner, output, name
+        self.line, self.bad, self.unsolved = 0, 0, 0
+        self.table = csv.writer(sys.stdout, lineterminator="\n")
+        if output == "csv":
+            self.table.writerow(("puzzle", "answer", "verified", "segments", "confidence"))
+
+    def file(self, content: bytes, size: int) -> int:
+        """A whole file; returns the exit code."""
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"{self.name}: not a text file") from None
+        puzzles = puzzles_in(text, size)
+        if not puzzles:
+            raise ValueError(f"{self.name}: no puzzles in it")
+        for line, puzzle in puzzles:
+            self.line = line - 1
+            self._take([puzzle]) if len(puzzles) == 1 else None
+        if len(puzzles) > 1:
+            self._take([puzzle for _, puzzle in puzzles], [line for line, _ in puzzles])
+        return self._code()
+
+    def stream(self, groups: Iterator[list[str]]) -> int:
+        """Groups of lines as they arrive; returns the exit code."""
+        for group in groups:
+            self._take(group)
+        return self._code()
+
+    def _code(self) -> int:
+        return 2 if self.bad else 1 if self.unsolved else 0
+
+    def _take(self, puzzles: list[str], lines: list[int] | None = None) -> None:
+        lines = lines or list(range(self.line + 1, self.line + 1 + len(puzzles)))
+        self.line += len(puzzles)
+        faults = {}
+        for number, puzzle in zip(lines, puzzles, strict=True):
+            try:
+                self.reasoner.task.parse(puzzle)
+            except ValueError as error:
+                faults[number] = str(error)
+        good = [p for number, p in zip(lines, puzzles, strict=True) if number not in faults]
+        solutions = self.reasoner.solve_many(good)
+        for number, puzzle in zip(lines, puzzles, strict=True):
+            if number in faults:
+                self._write_fault(number, puzzle, faults[number])
+            else:
+                self._write(next(solutions))
+        sys.stdout.flush()
+
+    def _write_fault(self, number: int, puzzle: str, fault: str) -> None:
+        self.bad += 1
+        print(f"hrm: {self.name} line {number}: {fault}", file=sys.stderr, flush=True)
+        if self.output == "json":
+            print(json.dumps({"puzzle": puzzle, "error": fault}))
+        elif self.output == "csv":
+            self.table.writerow((puzzle, "", "", "", ""))
+        else:
+            print("-")
+
+    def _write(self, solution: Any) -> None:
+        self.unsolved += not solution.verified
+        record = {
+            "puzzle": solution.puzzle,
+            "answer": solution.answer,
+            "verified": solution.verified,
+            "segments": solution.segments,
+            "confidence": round(solution.confidence, 4),
+        }
+        if self.output == "json":
+            print(json.dumps(record | ({"fault": solution.fault} if solution.fault else {})))
+        elif self.output == "csv":
+            self.table.writerow([str(v).lower() if isinstance(v, bool) else v for v in record.values()])
+        else:
+            print(solution.answer, "verified" if solution.verified else f"not solved: {solution.fault}", sep="  ")
+
+
+def puzzles_in(text: str, size: int) -> list[tuple[int, str]]:
+    """(line number, puzzle text) of every puzzle in a file: CSV with a `question` column, JSON lines, one a line, or
+    drawn grids parted by blank lines."""
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    filled = [(number, line) for number, line in lines if line]
+    if not filled:
+        return []
+    first = filled[0][1]
+    if "question" in first.split(","):
+        column = first.split(",").index("question")
+        rows = [(number, next(csv.reader([line]))) for number, line in filled[1:]]
+        return [(number, row[column] if len(row) > column else "") for number, row in rows]
+    if first.startswith("{"):
+        return [(number, puzzle_of_record(line)) for number, line in filled]
+    if len(first) >= size:
+        return filled
+    grids: list[tuple[int, str]] = []
+    fresh = True
+    for number, line in lines:
+        if not line:
+            fresh = True
+        elif fresh:
+            grids.append((number, line))
+            fresh = False
+        else:
+            grids[-1] = (grids[-1][0], grids[-1][1] + "\n" + line)
+    return grids
+
+
+def puzzle_of_record(line: str) -> str:
+    try:
+        record = json.loads(line)
+        return str(record.get("puzzle") or record["question"])
+    except (json.JSONDecodeError, KeyError, AttributeError):
+        return line
+
+
+def lines_as_they_come(descriptor: int) -> Iterator[list[str]]:
+    """Groups of whole lines: whatever has arrived by the time the last group was dealt with."""
+    rest = b""
+    while chunk := os.read(descriptor, 1 << 16):
+        *whole, rest = (rest + chunk).split(b"\n")
+        if lines := [line.decode(errors="replace").strip() for line in whole if line.strip()]:
+            yield lines
+    if rest.strip():
+        yield [rest.decode(errors="replace").strip()]
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+@app.command("eval")
+def evaluate_command(
+    weights: Annotated[str, typer.Argument(help="shipped weights, run folder, weights folder or a reference's file")],
+    data: Annotated[str, typer.Option(help="CSV (source,question,answer,rating), data-set folder or built-in set")] = "sudoku-hard-1k",
+    split: Annotated[str, typer.Option(help="split of a folder or built-in set: test, val or train")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first N rows")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="write the report here")] = None,
+    max_segments: Segments = None,
+    halt: Halt = "auto",
+    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Measure weights on a data set: exact@1, cell accuracy, segments, calibration, verified share, interval."""
+    from .checkpoint import load_weights, write_synced
+    from .data import load_split, read_csv, split_from_rows
+    from .evaluate import evaluate
+    from .reasoner import Reasoner
+    from .tasks import task_for
+
+    if os.path.isfile(data):
+        found = load_weights(weights, device, forward_dtype=dtype)
+        rows = split_from_rows(read_csv(data), task_for(found.task, found.model.config.seq_len))
+    else:
+        rows = load_split(data, split)
+        identifiers = rows.metadata.num_puzzle_identifiers
+        found = load_weights(weights, device, forward_dtype=dtype, num_puzzle_identifiers=identifiers)
+    if rows.metadata.seq_len != found.model.config.seq_len:
+        raise ValueError(
+            f"{data} has puzzles of {rows.metadata.seq_len} cells, {weights} solves {found.model.config.seq_len}"
+        )
+    reasoner = Reasoner(found.model, found.task, halt=halt, max_segments=max_segments, batch_size=batch_size)
+    report = {"weights": found.where, "data": data, **evaluate(reasoner, rows, limit)}
+    if json_out:
+        write_synced(json_out, json.dumps(report, indent=1).encode())
+    low, high = report["exact@1_ci95"]
+    print(f"rows {report['rows']} of {data} ({report['distinct_solutions']} distinct solutions)")
+    print(f"exact@1        {report['exact@1']:.2%}   95 % interval {low:.2%} to {high:.2%}")
+    print(f"cell accuracy  {report['cell_accuracy']:.2%}")
+    print(f"verified       {report['verified']:.2%}   by the puzzle's own rules")
+    print(f"segments       {report['mean_segments']:.2f} on average, at most {report['max_segments']}, halt={report['halt']}")
+    if report["q_halt"]:
+        q = report["q_halt"]
+        print(f"q_halt         right about itself {q['accuracy']:.2%}, calibration error {q['expected_calibration_error']:.3f}")
+    print(f"time           {report['seconds']:.1f} s, {report['seconds'] / report['rows'] * 1000:.2f} ms a puzzle")
+
+
+@app.command()
+def parity(files: Annotated[list[Path], typer.Argument(help="fixture files (*.safetensors)")]) -> None:
+    """Compare our model with recordings of the references. Exit code 1 if one deviates by more than the tolerance."""
+    from .parity import check
+
+    failed = False
+    for file in files:
+        report = check(file)
+        print(report.line(), flush=True)
+        failed |= not report.ok
+    raise typer.Exit(1 if failed else 0)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="a recipe of the package (see `hrm recipes`) or a YAML file")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example arch.L_cycles=8 lr=1e-4")] = None,
+    runs: Annotated[Path, typer.Option(help="where run folders live: RUNS/<project>/<run>")] = Path("runs"),
+    resume: Annotated[str | None, typer.Option(help="auto: continue the run if it exists; PATH: that run or checkpoint")] = None,
+    init_from: Annotated[str | None, typer.Option(help="start from these weights, with fresh optimizers")] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0, help="leave, resumable, after this many minutes")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="leave, resumable, after this many steps")] = None,
+) -> None:
+    """Train by a recipe. Ctrl-C and SIGTERM save and leave; --resume auto goes on, bit for bit."""
+    from rich.console import Console
+
+    from .config import load_recipe
+    from .display import TrainingProgress
+    from .train import NonFinite
+    from .train import train as run
+
+    settings = load_recipe(recipe, overrides or [])
+    progress = TrainingProgress(Console(), quiet=os.environ.get("RANK", "0") != "0")
+    try:
+        result = run(
+            settings,
+            runs=runs,
+            resume=resume,
+            init_from=init_from,
+            max_minutes=max_minutes,
+            max_steps=max_steps,
+            report=progress,
+            started=lambda trainer: progress.start(trainer.step, trainer.total),
+        )
+    except NonFinite as failure:
+        print(f"hrm: {failure}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    finally:
+        progress.stop()
+    if progress.quiet:
+        return
+    if result.stopped == "finished":
+        print(f"finished {result.step} steps: {result.folder}")
+    else:
+        print(f"left at step {result.step} of {result.total} ({result.stopped}): {result.folder}; --resume auto goes on")
+    for name, value in result.metrics.items():
+        if name.endswith(("exact_accuracy", "rows")):
+            print(f"{name} {value:.4g}")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes of the package."""
+    from .config import load_recipe, recipe_names
+
+    for name in recipe_names():
+        print(f"{name}\n    {load_recipe(name).about.strip()}")
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="weights of ours, or a checkpoint of sapientinc/HRM or TinyRecursiveModels")],
+    target: Annotated[Path, typer.Argument(help="folder for our form; file name (…/step_N) for the reference's")],
+    to: Annotated[str, typer.Option(help="hrm (our folder) or reference (state dict and all_config.yaml)")] = "hrm",
+    seq_len: Annotated[int | None, typer.Option(min=1, help="cells, where the checkpoint does not tell")] = None,
+    set_field: Annotated[list[str] | None, typer.Option("--set", help="field of the reference's arch, such as L_cycles=8")] = None,
+) -> None:
+    """Convert weights between our form and the references'."""
+    import yaml
+
+    from .checkpoint import load_weights, save_reference, save_weights
+
+    if to not in ("hrm", "reference"):
+        raise ValueError(f"--to {to}: choose hrm or reference")
+    if target.exists():
+        raise ValueError(f"{target} exists: choose another name or remove it")
+    fields = dict(text.partition("=")[::2] for text in set_field or [])
+    overrides = {key: yaml.safe_load(value) for key, value in fields.items()}
+    # in the reference's dtype for states, whatever this machine would compute in
+    found = load_weights(source, "cpu", forward_dtype="bfloat16", seq_len=seq_len, overrides=overrides)
+    if to == "hrm":
+        save_weights(target, found.model, found.task, found.card)
+    else:
+        save_reference(found.model, target)
+    print(f"{source} -> {target}: {sum(p.numel() for p in found.model.parameters()):,} parameters")
+
+
+@data_app.command("build")
+def data_build(
+    task: Annotated[str, typer.Argument(help="sudoku")],
+    source: Annotated[str, typer.Option(help="FILE.csv[.gz], hf (the Hugging Face hub), generate, or a built-in set")],
+    out: Annotated[Path, typer.Option(help="folder to make")],
+    subsample: Annotated[int | None, typer.Option(min=1, help="training puzzles; default all")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    val: Annotated[int | None, typer.Option(min=0, help="validation puzzles, apart by solution grid")] = None,
+    test_source: Annotated[str | None, typer.Option(help="CSV with the test split")] = None,
+    num_aug: Annotated[int, typer.Option(min=0, help="augmented copies of each puzzle, as the reference writes them")] = 0,
+    min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
+    size: Annotated[int, typer.Option(help="side of generated grids: 4, 6, 9, 16, 25")] = 9,
+    overwrite: Annotated[bool, typer.Option("--overwrite/--no-overwrite")] = False,
+) -> None:
+    """Write a data set in the reference's layout, the same bytes for the same seed; prints its hash."""
+    if task != "sudoku":
+        raise ValueError(f"no task '{task}': this version builds sudoku")
+    from .data import build_sudoku
+
+    report = build_sudoku(
+        source=source,
+        out=out,
+        subsample=subsample,
+        seed=seed,
+        val=val,
+        test_source=test_source,
+        num_aug=num_aug,
+        min_rating=min_rating,
+        size=size,
+        overwrite=overwrite,
+    )
+    print(report)
+
+
+@app.command()
+def demo(
+    seed: Annotated[int | None, typer.Option(min=0, help="which random puzzle and which random weights")] = None,
+    runs: Annotated[Path, typer.Option(help="where the run folder goes")] = Path("runs"),
+) -> None:
+    """Solve a hard Sudoku with shipped weights, then train a small model from nothing."""
+    from .demo import run_demo
+
+    raise typer.Exit(run_demo(seed, runs))
+
+
+if __name__ == "__main__":
+    main()

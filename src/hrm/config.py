@@ -1,0 +1,272 @@
+"""Typed, closed configuration: a recipe file plus `key=value` overrides becomes one validated object.
+
+Names are the reference's wherever it has one (`arch.L_cycles`, `global_batch_size`, `lr_warmup_steps`), so its users'
+command lines carry over. An unknown key or a wrong value is refused with the nearest right name; nothing is ignored.
+"""
+
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Closed(BaseModel):
+    """A frozen configuration object that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Arch(Closed):
+    """The network and its halting, apart from what the data decide (vocabulary, length, identifiers).
+
+    HRM, TRM, the direct-prediction Transformer and the recurrent one are points in this space (docs/architecture.md).
+    """
+
+    levels: Literal["separate", "shared", "single"] = "separate"
+    """separate: modules H and L (HRM). shared: one module plays both (TRM). single: one state, z = f(z + x)."""
+    mixer: Literal["attention", "mlp"] = "attention"
+    pos_encodings: Literal["rope", "rope2d", "learned", "none"] = "rope"
+
+    H_cycles: Positive = 2
+    L_cycles: Positive = 2
+    H_layers: int = Field(4, ge=0)
+    L_layers: Positive = 4
+    hidden_size: Positive = 512
+    num_heads: Positive = 8
+    expansion: float = Field(4.0, gt=0)
+    mixer_expansion: float | None = Field(None, gt=0)
+    """Width of the MLP over positions; None takes `expansion`."""
+    mlp_round_to: Positive = 256
+    """Hidden widths of the MLPs are rounded up to a multiple of this (the reference: 256)."""
+    rms_norm_eps: float = Field(1e-5, gt=0)
+    rope_theta: float = Field(10000.0, gt=0)
+    init_std: float = Field(1.0, ge=0)
+    """Spread of the fixed initial states z_H and z_L; 0 starts from zero."""
+
+    puzzle_emb_ndim: int = Field(0, ge=0)
+    puzzle_emb_len: int = Field(0, ge=0)
+    """Positions put before the cells for the puzzle embedding; 0 means as many as puzzle_emb_ndim needs."""
+
+    gradient: Literal["one_step", "last_cycle", "segment"] | Positive = "one_step"
+    """Which trailing updates carry gradient: the last of each level (HRM), those of the last H cycle (TRM), all of the
+    segment, or those of the last N H cycles."""
+    halting: Literal["q_learning", "halt_only", "fixed"] = "q_learning"
+    halt_max_steps: Positive = 16
+    halt_max_steps_eval: Positive | None = None
+    """Segments that inference may run; None takes halt_max_steps."""
+    halt_exploration_prob: Share = 0.1
+
+    forward_dtype: Literal["bfloat16", "float32", "auto"] = "auto"
+    """auto: bfloat16 where the machine computes in it, else float32."""
+
+    @property
+    def prefix_len(self) -> int:
+        """Positions before the first cell."""
+        return self.puzzle_emb_len or -(-self.puzzle_emb_ndim // self.hidden_size)
+
+    @property
+    def cycle(self) -> str:
+        """The updates of one H cycle, one letter each."""
+        return "S" * self.L_cycles if self.levels == "single" else "L" * self.L_cycles + "H"
+
+    @property
+    def gradient_updates(self) -> int:
+        """How many trailing updates of a segment carry gradient (docs/architecture.md, "one recursion")."""
+        if isinstance(self.gradient, int):
+            return self.gradient * len(self.cycle)
+        one_step = 1 if self.levels == "single" else 2
+        return {"one_step": one_step, "last_cycle": len(self.cycle), "segment": 10**9}[self.gradient]
+
+    @property
+    def max_segments(self) -> int:
+        """Segments that inference may run."""
+        return self.halt_max_steps_eval or self.halt_max_steps
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Arch":
+        if self.levels == "separate" and self.H_layers < 1:
+            raise ValueError("H_layers=0 leaves no slow module: use levels=shared (TRM) or H_layers of 1 and more")
+        if self.mixer == "attention":
+            if self.hidden_size % self.num_heads:
+                raise ValueError(f"hidden_size={self.hidden_size} is not a multiple of num_heads={self.num_heads}")
+            step = {"rope": 2, "rope2d": 4}.get(self.pos_encodings, 1)
+            if (self.hidden_size // self.num_heads) % step:
+                raise ValueError(f"{self.pos_encodings} needs hidden_size/num_heads in multiples of {step}")
+        elif self.pos_encodings in ("rope", "rope2d"):
+            raise ValueError("mixer=mlp has no attention to rotate: use pos_encodings=none or learned")
+        if self.puzzle_emb_len and self.puzzle_emb_ndim > self.puzzle_emb_len * self.hidden_size:
+            raise ValueError(
+                f"puzzle_emb_ndim={self.puzzle_emb_ndim} does not fit in puzzle_emb_len={self.puzzle_emb_len} "
+                f"positions of hidden_size={self.hidden_size}"
+            )
+        return self
+
+
+class ModelConfig(Arch):
+    """`Arch` and what the data decide. It travels inside every checkpoint."""
+
+    vocab_size: Positive
+    seq_len: Positive
+    num_puzzle_identifiers: Positive = 1
+
+    @model_validator(mode="after")
+    def _grid(self) -> "ModelConfig":
+        if self.pos_encodings == "rope2d" and round(self.seq_len**0.5) ** 2 != self.seq_len:
+            raise ValueError(f"rope2d needs a square grid, got seq_len={self.seq_len}")
+        return self
+
+
+class Recipe(Closed):
+    """Everything a training run depends on."""
+
+    about: str = ""
+    task: Literal["sudoku"] = "sudoku"
+    data_path: str
+    """A dataset folder (`hrm data build`, or one made by either reference) or the name of a built-in set."""
+    augment: bool = True
+    """Draw a random symmetry of the task for every row of every batch, on the device."""
+
+    arch: Arch
+    loss_type: Literal["stablemax_cross_entropy", "softmax_cross_entropy"] = "stablemax_cross_entropy"
+    q_loss_weight: float = Field(0.5, ge=0)
+    random_H_cycles: tuple[Positive, Positive] | None = None
+    """Draw the number of H cycles of each training segment uniformly from this range (both ends included)."""
+
+    global_batch_size: Positive = 768
+    epochs: Positive | None = None
+    steps: Positive | None = None
+    """Length of the run: in epochs (as the reference counts: one puzzle a group) or in optimizer steps."""
+
+    optimizer: Literal["adam_atan2", "adamw", "muon"] = "adam_atan2"
+    """muon: torch.optim.Muon for the matrices of the reasoning modules, AdamW for the rest."""
+    lr: float = Field(1e-4, gt=0)
+    muon_lr: float = Field(3e-3, gt=0)
+    muon_momentum: Share = 0.95
+    lr_schedule: Literal["constant", "cosine", "linear_decay"] = "cosine"
+    lr_min_ratio: Share = 1.0
+    lr_warmup_steps: int = Field(2000, ge=0)
+    lr_decay_share: Share = 0.4
+    """linear_decay: the last share of the run over which the rate falls to lr_min_ratio."""
+    beta1: Share = 0.9
+    beta2: Share = 0.95
+    weight_decay: float = Field(0.1, ge=0)
+    puzzle_emb_lr: float = Field(1e-4, ge=0)
+    puzzle_emb_weight_decay: float = Field(0.1, ge=0)
+    grad_clip: float | None = Field(None, gt=0)
+    ema: Share | None = None
+    """Decay of the running mean of the weights; evaluation then uses the mean. None: no mean is kept."""
+
+    seed: int = Field(0, ge=0)
+    compile: bool | Literal["auto"] = "auto"
+    """torch.compile of the reasoning modules; auto: on for CUDA, off elsewhere."""
+    device: str = "auto"
+
+    project_name: str = "sudoku"
+    run_name: str | None = None
+    log_every: Positive = 20
+    checkpoint_every: Positive = 500
+    keep_checkpoints: Positive = 2
+    eval_every: Positive | None = 1000
+    eval_rows: Positive = 256
+    """Rows of the validation split used during training, always the same ones."""
+    test_at_end: bool = True
+    non_finite: Literal["stop", "rollback"] = "stop"
+    tensorboard: bool = False
+    wandb: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give the length of the run once: either epochs or steps")
+        if self.random_H_cycles and self.random_H_cycles[0] > self.random_H_cycles[1]:
+            raise ValueError(f"random_H_cycles={list(self.random_H_cycles)} must be [smallest, largest]")
+        return self
+
+    def total_steps(self, examples_per_epoch: float) -> int:
+        """Optimizer steps of the whole run (the reference's pretrain.py, `init_train_state`)."""
+        return self.steps or int(self.epochs * examples_per_epoch / self.global_batch_size)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes in the package."""
+    return sorted(f.name[:-5] for f in (resources.files("hrm") / "recipes").iterdir() if f.name.endswith(".yaml"))
+
+
+def load_recipe(name_or_path: str, overrides: list[str] = ()) -> Recipe:
+    """Read a recipe of the package, or a YAML file, and lay `key=value` overrides over it.
+
+    Raises ValueError with one line that names the key and the nearest right one.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ValueError(f"no recipe file {path}")
+        text = path.read_text()
+    elif name_or_path in recipe_names():
+        text = (resources.files("hrm") / "recipes").joinpath(f"{name_or_path}.yaml").read_text()
+    else:
+        raise ValueError(f"no recipe '{name_or_path}'{nearest(name_or_path, recipe_names())}")
+    for override in overrides:
+        if "=" not in override or override.startswith("="):
+            raise ValueError(f"'{override}' is not an override: write key=value")
+    try:
+        merged = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(merged, resolve=True)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ValueError(f"recipe {name_or_path}: {first_line(error)}") from None
+    return validated(Recipe, values, f"recipe {name_or_path}")
+
+
+def validated(kind: type[Closed], values: Any, where: str) -> Any:
+    """`kind(**values)`, with pydantic's report made one line for people: what, where, nearest right name."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: expected key: value lines")
+    try:
+        return kind(**values)
+    except ValidationError as report:
+        faults = []
+        for fault in report.errors():
+            key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
+            if fault["type"] == "extra_forbidden":
+                faults.append(f"unknown key '{key}'{nearest(key, dotted_keys(kind))}")
+            elif fault["type"] == "missing":
+                faults.append(f"'{key}' is missing")
+            else:
+                words = fault["msg"].removeprefix("Value error, ")
+                faults.append(f"{key}={fault['input']!r}: {words}" if key and fault["type"] != "value_error" else words)
+        raise ValueError(f"{where}: " + "; ".join(dict.fromkeys(faults))) from None
+
+
+def dotted_keys(kind: type[Closed]) -> list[str]:
+    """Every key that `kind` knows, nested ones with dots."""
+    keys = []
+    for name, field in kind.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, Closed):
+            keys += [f"{name}.{key}" for key in dotted_keys(nested)]
+        else:
+            keys.append(name)
+    return keys
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean 'x'?` for the closest known name, or the list of them."""
+    by_leaf = [key for key in known if key.split(".")[-1] == word.split(".")[-1]]
+    close = by_leaf or difflib.get_close_matches(word, known, 1, 0.5)
+    if not close:
+        leaves = {key.split(".")[-1]: key for key in known}
+        close = [leaves[leaf] for leaf in difflib.get_close_matches(word.split(".")[-1], leaves, 1, 0.5)]
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

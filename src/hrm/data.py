@@ -1,0 +1,557 @@
+"""Data sets: the reference's on-disk layout, the builder that writes it, and the sampler that draws from the device.
+
+On disk (readable by sapientinc/HRM and TinyRecursiveModels): `<dir>/<split>/dataset.json` and `all__<field>.npy`, and
+`<dir>/identifiers.json`. A group is a puzzle with its augmentations; a puzzle has one or more examples; both indices are
+CSR offsets. Everything a build writes is a function of its source and seed, byte for byte.
+"""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from .config import nearest
+from .tasks.sudoku import Sudoku
+
+if TYPE_CHECKING:
+    import torch
+
+BUILTIN = {"sudoku-hard-1k": ("sudoku_hard", Sudoku()), "sudoku-6x6-1k": ("sudoku_6x6", Sudoku(2, 3))}
+"""Sets inside the package: name -> (file stem, task). All made by us; no licence question."""
+
+FIELDS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
+SPLITS = ("train", "val", "test")
+
+
+class Metadata(BaseModel):
+    """`dataset.json`. TRM's reader requires total_puzzles, HRM's does not know it; keys unknown to us are let be."""
+
+    pad_id: int
+    ignore_label_id: int | None
+    blank_identifier_id: int
+    vocab_size: int
+    seq_len: int
+    num_puzzle_identifiers: int
+    total_groups: int
+    mean_puzzle_examples: float
+    total_puzzles: int | None = None
+    sets: list[str]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split in memory."""
+
+    inputs: np.ndarray
+    """(N, S) uint8 tokens."""
+    labels: np.ndarray
+    """(N, S) uint8 tokens; metadata.ignore_label_id marks cells without an answer."""
+    puzzle_identifiers: np.ndarray
+    """(P,) int32, one a puzzle."""
+    puzzle_indices: np.ndarray
+    """(P + 1,) int32: examples puzzle_indices[p] .. puzzle_indices[p + 1] belong to puzzle p."""
+    group_indices: np.ndarray
+    """(G + 1,) int32: puzzles of each group, likewise."""
+    metadata: Metadata
+    hash: str
+    """sha256 over the arrays."""
+    ratings: np.ndarray | None = None
+    """(N,) int, where the source gives them."""
+
+    def identifiers_per_row(self) -> np.ndarray:
+        """(N,) int32: the identifier of each example's puzzle."""
+        return np.repeat(self.puzzle_identifiers, np.diff(self.puzzle_indices))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a CSV file."""
+
+    source: str
+    question: str
+    answer: str
+    rating: int
+
+
+# --- CSV --------------------------------------------------------------------------------------------------------------
+
+
+def read_csv(path: str | Path) -> list[Row]:
+    """Rows of a CSV or CSV.gz with the header `source,question,answer,rating` (question and answer are required).
+
+    Cells are kept as they are, spaces included. Raises ValueError naming file and line.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    missing = [name for name in ("question", "answer") if name not in (reader.fieldnames or ())]
+    if missing:
+        raise ValueError(f"{path}: no column '{missing[0]}': the first line must be source,question,answer,rating")
+    rows = []
+    for record in reader:
+        where = f"{path} line {reader.line_num}"
+        if record["question"] is None or record["answer"] is None:
+            raise ValueError(f"{where}: fewer columns than the header")
+        rating = record.get("rating") or "0"
+        if not rating.lstrip("-").isdigit():
+            raise ValueError(f"{where}: rating '{rating}' is not a whole number")
+        rows.append(Row(record.get("source") or "", record["question"], record["answer"], int(rating)))
+    if not rows:
+        raise ValueError(f"{path}: no rows")
+    return rows
+
+
+def checked_grids(rows: list[Row], task: Sudoku, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Puzzles and answers (N, S) of rows, every answer held against the rules. Line numbers assume one row a line."""
+    puzzles = np.zeros((len(rows), task.seq_len), np.uint8)
+    answers = np.zeros_like(puzzles)
+    for k, row in enumerate(rows):
+        try:
+            puzzles[k], answers[k] = task.parse(row.question), task.parse(row.answer)
+        except ValueError as error:
+            raise ValueError(f"{name} line {k + 2}: {error}") from None
+    wrong = np.flatnonzero(~task.verify_batch(puzzles, answers))
+    if len(wrong):
+        k = wrong[0]
+        raise ValueError(f"{name} line {k + 2}: answer breaks the rules: {task.fault(puzzles[k], answers[k])}")
+    return puzzles, answers
+
+
+def split_from_rows(rows: list[Row], task: Sudoku, name: str = "data") -> Split:
+    """A split of single-example puzzles without identifiers, straight from CSV rows."""
+    puzzles, answers = checked_grids(rows, task, name)
+    return split_of_grids(task, puzzles, answers, groups=np.ones(len(rows), int), ratings=[row.rating for row in rows])
+
+
+def split_of_grids(
+    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, groups: np.ndarray, ratings: Iterable[int] | None = None
+) -> Split:
+    """A split of single-example puzzles; `groups` gives the number of puzzles in each group."""
+    count = len(puzzles)
+    return finished_split(
+        {
+            "inputs": np.ascontiguousarray(task.encode(puzzles)),
+            "labels": np.ascontiguousarray(task.encode(answers)),
+            "puzzle_identifiers": np.zeros(count, np.int32),
+            "puzzle_indices": np.arange(count + 1, dtype=np.int32),
+            "group_indices": np.concatenate(([0], np.cumsum(groups))).astype(np.int32),
+        },
+        Metadata(
+            pad_id=0,
+            ignore_label_id=0,
+            blank_identifier_id=0,
+            vocab_size=task.vocab_size,
+            seq_len=task.seq_len,
+            num_puzzle_identifiers=1,
+            total_groups=len(groups),
+            mean_puzzle_examples=1.0,
+            total_puzzles=count,
+            sets=["all"],
+        ),
+        None if ratings is None else np.array(list(ratings)),
+    )
+
+
+def finished_split(arrays: dict[str, np.ndarray], metadata: Metadata, ratings: np.ndarray | None = None) -> Split:
+    digest = hashlib.sha256()
+    for name in FIELDS:
+        digest.update(name.encode() + arrays[name].tobytes())
+    return Split(**arrays, metadata=metadata, hash=digest.hexdigest(), ratings=ratings)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=8)
+def load_split(path: str, split: str) -> Split:
+    """A split of a data-set folder (ours, or built by either reference), or of a built-in set by name.
+
+    Raises ValueError with one line naming the file and the remedy.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"no split '{split}': choose train, val or test")
+    if path in BUILTIN and not Path(path).exists():
+        stem, task = BUILTIN[path]
+        file = resources.files("hrm") / "datasets" / f"{stem}_{split}.csv.gz"
+        return split_from_rows(read_csv(Path(str(file))), task, file.name)
+    folder = Path(path) / split
+    if not Path(path).is_dir():
+        raise ValueError(f"{path}: neither a data-set folder nor a built-in set{nearest(path, list(BUILTIN))}")
+    if not (folder / "dataset.json").is_file():
+        held = [name for name in SPLITS if (Path(path) / name / "dataset.json").is_file()]
+        raise ValueError(f"{path}: has no split '{split}'" + (f", only {', '.join(held)}" if held else "; see `hrm data build`"))
+    try:
+        metadata = Metadata(**json.loads((folder / "dataset.json").read_text()))
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise ValueError(f"{folder / 'dataset.json'}: damaged: {error}") from None
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise ValueError(f"{folder / 'dataset.json'}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+    if not metadata.sets:
+        raise ValueError(f"{folder / 'dataset.json'}: names no sets")
+    parts = [{field: load_array(folder / f"{name}__{field}.npy") for field in FIELDS} for name in metadata.sets]
+    for name, part in zip(metadata.sets, parts, strict=True):
+        check_arrays(part, metadata, f"{folder}/{name}__")
+    return finished_split(joined(parts), metadata)
+
+
+def load_array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path)  # without pickle, numpy's default
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file: the data set is incomplete; build it again") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable array: {error}") from None
+
+
+def check_arrays(part: dict[str, np.ndarray], metadata: Metadata, where: str) -> None:
+    """Shapes, index order and token ranges; the reference's int64 tokens become uint8 in place."""
+    count = len(part["inputs"])
+    for field in ("inputs", "labels"):
+        tokens = part[field]
+        if tokens.ndim != 2 or tokens.shape != (count, metadata.seq_len) or tokens.dtype.kind not in "iu":
+            raise ValueError(f"{where}{field}.npy: expected integers of shape ({count}, {metadata.seq_len}), got {tokens.dtype} {tokens.shape}")
+        if tokens.size and (tokens.min() < 0 or tokens.max() >= metadata.vocab_size):
+            raise ValueError(f"{where}{field}.npy: tokens must lie in 0..{metadata.vocab_size - 1}, found {tokens.min()}..{tokens.max()}")
+        part[field] = np.ascontiguousarray(tokens, np.uint8)
+    puzzles = len(part["puzzle_identifiers"])
+    for field, last, length in (("puzzle_indices", count, puzzles + 1), ("group_indices", puzzles, None)):
+        index = part[field]
+        good = index.ndim == 1 and index.dtype.kind in "iu" and len(index) > 1 and length in (None, len(index))
+        if not good or index[0] != 0 or index[-1] != last or (np.diff(index) < 1).any():
+            raise ValueError(f"{where}{field}.npy: expected rising offsets from 0 to {last}")
+        part[field] = index.astype(np.int32)
+    identifiers = part["puzzle_identifiers"]
+    if identifiers.ndim != 1 or identifiers.min() < 0 or identifiers.max() >= metadata.num_puzzle_identifiers:
+        raise ValueError(f"{where}puzzle_identifiers.npy: must lie in 0..{metadata.num_puzzle_identifiers - 1}")
+    part["puzzle_identifiers"] = identifiers.astype(np.int32)
+
+
+def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The sets of a split one after another."""
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = {
+            "inputs": np.concatenate((whole["inputs"], part["inputs"])),
+            "labels": np.concatenate((whole["labels"], part["labels"])),
+            "puzzle_identifiers": np.concatenate((whole["puzzle_identifiers"], part["puzzle_identifiers"])),
+            "puzzle_indices": np.concatenate((whole["puzzle_indices"], part["puzzle_indices"][1:] + len(whole["inputs"]))),
+            "group_indices": np.concatenate(
+                (whole["group_indices"], part["group_indices"][1:] + len(whole["puzzle_identifiers"]))
+            ),
+        }
+    return whole
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a build wrote."""
+
+    folder: Path
+    counts: dict[str, int]
+    """Split -> puzzles before augmentation."""
+    hash: str
+    """sha256 over all files: equal for equal source, seed and options."""
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
+        return f"{self.folder}: {counts} puzzles\nsha256 {self.hash}"
+
+
+def build_sudoku(
+    *,
+    source: str,
+    out: str | Path,
+    subsample: int | None = None,
+    seed: int = 0,
+    val: int | None = None,
+    test_source: str | None = None,
+    num_aug: int = 0,
+    min_rating: int | None = None,
+    size: int = 9,
+    overwrite: bool = False,
+) -> Report:
+    """Build a Sudoku data set in the reference's layout.
+
+    source: a CSV, "hf" (sapientinc/sudoku-extreme from the Hugging Face hub), a built-in set, or "generate" (puzzles of
+    side `size` from `seed`: `subsample` for training, 1,000 by default, as many for the test). The subsample is drawn
+    by `seed`. Validation puzzles (`val`; default a tenth of what is trained on, at most 256) come from the rows that the
+    subsample leaves over; the test split from `test_source`, from the hub's or the built-in's own test file, or from the
+    rest left over. No solution grid, up to symmetry, is in two splits; training and test rows win over validation.
+    """
+    task = Sudoku.for_cells(size * size)
+    rng = np.random.Generator(np.random.Philox(seed))
+    pools = source_pools(source, task, rng, subsample, val, test_source)
+    task = pools.task
+    train = pools.train
+    if min_rating is not None:
+        train = [row for row in train if row.rating >= min_rating]
+        if not train:
+            raise ValueError(f"--min-rating {min_rating}: no row is that hard")
+    order = rng.permutation(len(train))
+    if subsample is not None and subsample > len(train):
+        raise ValueError(f"--subsample {subsample}: the source has only {len(train)} rows" + (" of that rating" if min_rating else ""))
+    chosen = np.sort(order[: subsample or len(train)])
+    spare = [train[k] for k in order[len(chosen) :]]
+    picked = [train[k] for k in chosen]
+
+    wanted = val if val is not None else min(256, len(picked) // 10)
+    test = pools.test
+    val_rows = pools.val[:wanted] if pools.val else spare[:wanted]
+    if not test:
+        test = spare[len(val_rows) :] if not pools.val else spare
+    seen = orbit_keys(task, picked)
+    if not pools.test:  # a test split cut from the training source must not share its grids; a given one is left whole
+        test = apart(task, test, seen)
+    val_rows = apart(task, val_rows, seen | orbit_keys(task, test))
+    if val is not None and len(val_rows) < val:
+        raise ValueError(f"--val {val}: only {len(val_rows)} rows are left over whose solution grids are not in train or test")
+
+    puzzles, answers = checked_grids(picked, task, source)
+    splits = {"train": augmented_split(task, puzzles, answers, num_aug, seed)}
+    for name, rows in (("val", val_rows), ("test", test)):
+        if rows:
+            splits[name] = split_from_rows(rows, task, name)
+    counts = {"train": len(picked), "val": len(val_rows), "test": len(test)}
+    return write_dataset(Path(out), splits, counts, overwrite)
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Rows to draw from; val and test are empty where the source has none of its own."""
+
+    task: Sudoku
+    train: list[Row]
+    val: list[Row]
+    test: list[Row]
+
+
+def source_pools(
+    source: str, task: Sudoku, rng: np.random.Generator, subsample: int | None, val: int | None, test_source: str | None
+) -> Pools:
+    given_test = read_csv(test_source) if test_source else []
+    if source == "generate":
+        count = subsample or 1000
+        spare = val if val is not None else min(256, count // 10)
+        rows = distinct_puzzles(task, rng, count + spare + (0 if given_test else count))
+        return Pools(task, rows[:count], rows[count : count + spare], given_test or rows[count + spare :])
+    if source == "hf":
+        return Pools(task, read_csv(from_hub("train.csv")), [], given_test or read_csv(from_hub("test.csv")))
+    if source in BUILTIN and not Path(source).exists():
+        stem, builtin_task = BUILTIN[source]
+        folder = Path(str(resources.files("hrm") / "datasets"))
+        train, own_val, test = (read_csv(folder / f"{stem}_{split}.csv.gz") for split in SPLITS)
+        return Pools(builtin_task, train, own_val, given_test or test)
+    if not Path(source).is_file():
+        raise ValueError(f"--source {source}: no such file; else 'hf', 'generate' or a built-in set ({', '.join(BUILTIN)})")
+    return Pools(task, read_csv(source), [], given_test)
+
+
+def distinct_puzzles(task: Sudoku, rng: np.random.Generator, count: int) -> list[Row]:
+    """Generated puzzles, no two with one solution grid up to symmetry where the size has enough of them."""
+    seen: set[int] = set()
+    rows: list[Row] = []
+    repeats = 0
+    while len(rows) < count:
+        puzzle, solution = task.generate(rng)
+        key = task.same_orbit_key(solution)
+        if key in seen and task.size > 6:  # 4x4 and 6x6 have too few grids for that
+            repeats += 1
+            continue
+        seen.add(key)
+        rows.append(Row("hrm-generated", task.format(puzzle), task.format(solution), task.rate(puzzle)))
+    return rows
+
+
+def from_hub(file: str) -> str:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise ValueError("--source hf needs the extra: pip install 'hrm-torch[hub]'; or give --source FILE.csv") from None
+    try:
+        return hf_hub_download("sapientinc/sudoku-extreme", file, repo_type="dataset")
+    except Exception as error:  # the hub's client raises many kinds; the user needs the way around
+        raise ValueError(f"--source hf: {file} cannot be had ({type(error).__name__}); give --source FILE.csv") from None
+
+
+def orbit_keys(task: Sudoku, rows: list[Row]) -> set[int]:
+    return {task.same_orbit_key(task.parse(row.answer)) for row in rows}
+
+
+def apart(task: Sudoku, rows: list[Row], taken: set[int]) -> list[Row]:
+    """Rows whose solution grid is not among `taken`, up to symmetry; small sizes have too few grids and pass."""
+    if task.size <= 6:
+        return rows
+    return [row for row in rows if task.same_orbit_key(task.parse(row.answer)) not in taken]
+
+
+def augmented_split(task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, num_aug: int, seed: int) -> Split:
+    """Each puzzle as a group of itself and `num_aug` random symmetries of it, as the reference writes them."""
+    if not num_aug:
+        return split_of_grids(task, puzzles, answers, groups=np.ones(len(puzzles), int))
+    import torch
+
+    generator = torch.Generator().manual_seed(stream_seed(seed, AUGMENTATION))
+    copies = [(puzzles, answers)]
+    tokens = [torch.from_numpy(task.encode(grids)) for grids in (puzzles, answers)]
+    for _ in range(num_aug):
+        turned = task.augment(*tokens, generator)
+        copies.append(tuple(task.decode(t.numpy()) for t in turned))
+    width = num_aug + 1
+    together = [np.stack([copy[side] for copy in copies], 1).reshape(-1, task.seq_len) for side in (0, 1)]
+    return split_of_grids(task, *together, groups=np.full(len(puzzles), width))
+
+
+def write_dataset(out: Path, splits: dict[str, Split], counts: dict[str, int], overwrite: bool) -> Report:
+    """Write splits aside and rename; refuses to replace what is no data set of ours."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (overwrite and (out / "hashes.json").is_file()):
+        ours = (out / "hashes.json").is_file()
+        raise ValueError(f"{out} exists: " + ("replace it with --overwrite" if ours else "it is no data set of ours; choose another --out"))
+    aside = out.with_name(out.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    for name, split in splits.items():
+        (aside / name).mkdir(parents=True)
+        write_json(aside / name / "dataset.json", split.metadata.model_dump())
+        for field in FIELDS:
+            np.save(aside / name / f"all__{field}.npy", np.ascontiguousarray(getattr(split, field)))
+    write_json(aside / "identifiers.json", ["<blank>"])
+    files = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
+    sums = {file: hashlib.sha256((aside / file).read_bytes()).hexdigest() for file in files}
+    total = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
+    write_json(aside / "hashes.json", {"files": sums, "sha256": total})
+    if out.exists():
+        shutil.rmtree(out)
+    os.replace(aside, out)
+    return Report(out, {name: count for name, count in counts.items() if count}, total)
+
+
+def write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, sort_keys=True))
+
+
+# --- sampling ---------------------------------------------------------------------------------------------------------
+
+EPOCH, AUGMENTATION = 1, 2  # streams of random numbers
+
+
+def stream_seed(*parts: int) -> int:
+    """A 63-bit seed mixed from integers (splitmix64's finaliser, chained): near parts give unrelated seeds."""
+    mask = (1 << 64) - 1
+    state = 0x9E3779B97F4A7C15
+    for part in parts:
+        state = (state + (part & mask) + 0x9E3779B97F4A7C15) & mask
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
+        state ^= state >> 31
+    return state >> 1
+
+
+class DeviceSampler:
+    """Batches drawn and augmented on the device; batch k is a pure function of (seed, k, rank).
+
+    An epoch visits the groups in random order, takes one random puzzle of each and all its examples in random order
+    (the reference's puzzle_dataset.py); epochs follow one another, and global batch k is the k-th slice of them. All
+    puzzles of a group must have equally many examples, as in every set the references build.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: str = "cpu",
+        augment: "Callable | None" = None,
+    ):
+        import torch
+
+        sizes = np.diff(split.puzzle_indices)
+        firsts = sizes[split.group_indices[:-1]]
+        if (np.repeat(firsts, np.diff(split.group_indices)) != sizes).any():
+            raise ValueError("data set: a group has puzzles with different numbers of examples; rebuild it with equal ones")
+        self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
+        self.augment, self.device = augment, device
+        self.examples_per_epoch = int(firsts.sum())
+
+        def put(array: np.ndarray) -> "torch.Tensor":
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        self.inputs, self.labels = put(split.inputs), put(split.labels)
+        self.ignore = split.metadata.ignore_label_id
+        self.identifiers = put(split.puzzle_identifiers)
+        self.puzzle_starts = put(split.puzzle_indices[:-1].astype(np.int64))
+        self.group_starts = put(split.group_indices[:-1].astype(np.int64))
+        self.group_widths = put(np.diff(split.group_indices).astype(np.int64))
+        self.group_sizes = put(firsts.astype(np.int64))  # examples that a visit to the group yields
+        self.epochs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def batch(self, k: int) -> "dict[str, torch.Tensor]":
+        """Batch k of this rank: inputs and labels (b, S) and puzzle_identifiers (b,), int32; ignored labels are -100."""
+        import torch
+
+        start = (k * self.world_size + self.rank) * self.batch_size
+        pieces = []
+        while start < (k * self.world_size + self.rank + 1) * self.batch_size:
+            epoch, offset = divmod(start, self.examples_per_epoch)
+            stop = min(self.examples_per_epoch, offset + (k * self.world_size + self.rank + 1) * self.batch_size - start)
+            pieces.append([column[offset:stop] for column in self._epoch(epoch)])
+            start += stop - offset
+        rows, puzzles = (torch.cat(column) for column in zip(*pieces, strict=True))
+        inputs, labels = self.inputs[rows].to(torch.int32), self.labels[rows].to(torch.int32)
+        if self.ignore is not None:
+            labels = labels.masked_fill(labels == self.ignore, -100)
+        if self.augment:
+            generator = torch.Generator(self.device)
+            generator.manual_seed(stream_seed(self.seed, AUGMENTATION, k, self.rank))
+            inputs, labels = self.augment(inputs, labels, generator)
+        return {"inputs": inputs, "labels": labels, "puzzle_identifiers": self.identifiers[puzzles]}
+
+    def _epoch(self, epoch: int) -> "tuple[torch.Tensor, torch.Tensor]":
+        """(row, puzzle) of every example of an epoch, in its order. The last few epochs are kept."""
+        import torch
+
+        if epoch not in self.epochs:
+            generator = torch.Generator(self.device)
+            generator.manual_seed(stream_seed(self.seed, EPOCH, epoch))
+            groups = len(self.group_starts)
+            order = torch.randperm(groups, generator=generator, device=self.device)
+            pick = torch.rand(groups, generator=generator, device=self.device)
+            shuffle = torch.rand(self.examples_per_epoch, generator=generator, device=self.device)
+            puzzles = (self.group_starts + (pick * self.group_widths).long().clamp(max=self.group_widths - 1))[order]
+            sizes = self.group_sizes[order]
+            visit = torch.repeat_interleave(torch.arange(groups, device=self.device), sizes)
+            # sort by visit, then at random inside it: examples of a puzzle stay together, shuffled
+            shuffled = shuffle.argsort()
+            ranks = shuffled[visit[shuffled].argsort(stable=True)]
+            within = ranks - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
+            puzzle = puzzles[visit]
+            for old in [e for e in self.epochs if abs(e - epoch) > 4]:
+                del self.epochs[old]
+            self.epochs[epoch] = (self.puzzle_starts[puzzle] + within, puzzle)
+        return self.epochs[epoch]

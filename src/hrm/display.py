@@ -1,0 +1,149 @@
+"""What the terminal shows: boards with the model's certainty, the trace of a solve, training progress.
+
+On a terminal things move; elsewhere the same facts come as plain lines.
+"""
+
+import time
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from .reasoner import Solution, Thought
+from .tasks.sudoku import Sudoku
+
+SURE, LIKELY = 0.95, 0.6
+"""Certainty from which a cell counts as settled, or as likely."""
+
+
+def sudoku_board(task: Sudoku, given: np.ndarray, cells: np.ndarray, certainty: np.ndarray | None = None) -> Text:
+    """A board: givens bold, the model's cells green, yellow or red by certainty; a given that was changed is reversed."""
+    n, rows, cols = task.size, task.box_rows, task.box_cols
+    rule = "─" * (2 * cols + 1)
+    lines = Text()
+    lines.append("┌" + "┬".join([rule] * (n // cols)) + "┐\n", "dim")
+    for r in range(n):
+        if r and r % rows == 0:
+            lines.append("├" + "┼".join([rule] * (n // cols)) + "┤\n", "dim")
+        for c in range(n):
+            if c % cols == 0:
+                lines.append("│ ", "dim")
+            k = r * n + c
+            sure = 1.0 if certainty is None else certainty[k]
+            style = "green" if sure >= SURE else "yellow" if sure >= LIKELY else "red"
+            if given[k]:
+                style = "bold" if given[k] == cells[k] else "bold reverse red"
+            lines.append("· " if not cells[k] else task.symbols[cells[k] - 1] + " ", style)
+        lines.append("│\n", "dim")
+    lines.append("└" + "┴".join([rule] * (n // cols)) + "┘", "dim")
+    return lines
+
+
+def meter(share: float, width: int = 20) -> str:
+    filled = round(max(0.0, min(1.0, share)) * width)
+    return "█" * filled + "░" * (width - filled)
+
+
+def mind(task: Sudoku, given: np.ndarray, thought: Thought, longest: int) -> Panel:
+    """The board after a segment, with how sure the model is and how much its state still moves."""
+    cells = task.decode(thought.tokens)
+    settled = float((thought.certainty >= SURE).mean())
+    facts = Text.assemble(
+        (f"cells sure  {meter(settled)} {settled:4.0%}\n", "green"),
+        (f"confidence  {meter(thought.confidence)} {thought.confidence:4.0%}\n", "cyan"),
+        (f"z_H moved   {meter(min(1.0, thought.residual))} {thought.residual:.3f}", "magenta"),
+    )
+    board = sudoku_board(task, given, cells, thought.certainty)
+    title = f"segment {thought.segment} of at most {longest}" + ("  halted" if thought.halted else "")
+    return Panel(Group(board, facts), title=title, expand=False)
+
+
+class Watcher:
+    """Draws every segment of a solve: in place on a terminal, one plain line a segment elsewhere."""
+
+    def __init__(self, console: Console, task: Sudoku, given: np.ndarray, longest: int, pause: float = 0.12):
+        self.console, self.task, self.given, self.longest, self.pause = console, task, given, longest, pause
+        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self) -> "Watcher":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __call__(self, thought: Thought) -> None:
+        if self.live:
+            self.live.update(mind(self.task, self.given, thought, self.longest), refresh=True)
+            time.sleep(self.pause)
+            return
+        settled = int((thought.certainty >= SURE).sum())
+        self.console.print(
+            f"segment {thought.segment:3d}: {settled:2d} of {len(self.given)} cells sure, "
+            f"confidence {thought.confidence:.2f}, z_H moved {thought.residual:.3f}"
+        )
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live:
+            self.live.stop()
+
+
+def verdict(solution: Solution, seconds: float) -> Text:
+    """One line about an answered puzzle."""
+    effort = f"{solution.segments} segment{'s' * (solution.segments != 1)}, {seconds:.2f} s"
+    if solution.verified:
+        return Text(f"solved and checked by the rules ({effort}, confidence {solution.confidence:.2f})", "bold green")
+    return Text(f"not solved: {solution.fault} ({effort}, confidence {solution.confidence:.2f})", "bold red")
+
+
+class TrainingProgress:
+    """Shows a training run: a bar with loss, exact accuracy, speed and time left, or plain lines off a terminal."""
+
+    def __init__(self, console: Console, quiet: bool = False):
+        self.console, self.quiet = console, quiet
+        self.bar: Progress | None = None
+
+    def start(self, step: int, total: int) -> None:
+        """Called when the run is set up, before its first step."""
+        self.total = total
+        if self.console.is_terminal and not self.quiet:
+            self.bar = Progress(
+                TextColumn("[bold]training"),
+                BarColumn(30),
+                TaskProgressColumn(),
+                TextColumn("step {task.completed}/{task.total}"),
+                TextColumn("loss [cyan]{task.fields[loss]}"),
+                TextColumn("exact [green]{task.fields[exact]}"),
+                TextColumn("unseen [green]{task.fields[unseen]}"),
+                TextColumn("{task.fields[speed]} steps/s"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self.task = self.bar.add_task("", total=total, completed=step, loss="-", exact="-", unseen="-", speed="-")
+            self.bar.start()
+
+    def __call__(self, step: int, metrics: dict[str, Any]) -> None:
+        if self.quiet:
+            return
+        shown = {}
+        if "train/lm_loss" in metrics:
+            shown["loss"] = f"{metrics['train/lm_loss']:.3f}"
+            shown["exact"] = f"{metrics['train/exact_accuracy']:.1%}"
+            shown["speed"] = f"{metrics['steps_per_second']:.1f}"
+        for name in ("eval", "test"):
+            if f"{name}/exact_accuracy" in metrics:
+                shown["unseen"] = f"{metrics[f'{name}/exact_accuracy']:.1%}"
+        if self.bar:
+            self.bar.update(self.task, completed=step, **shown)
+        else:
+            words = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in metrics.items())
+            print(f"step {step}/{self.total}  {words}", flush=True)
+
+    def stop(self) -> None:
+        if self.bar:
+            self.bar.stop()

@@ -1,0 +1,71 @@
+"""Metrics of a model over a data set, each named by how it is counted (docs: "Ways to count an answer")."""
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from .data import Split
+from .reasoner import Answers, Reasoner
+
+
+def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict[str, Any]:
+    """Answer the first `limit` rows of a split (all by default) and count.
+
+    exact@1: one deterministic pass, every labelled cell equals the label. cell_accuracy: mean share of labelled cells
+    right. verified: the answer passes the puzzle's own rules. The interval is Wilson's, 95 %, with as many trials as
+    there are distinct solutions, since puzzles with one solution grid are not independent.
+    """
+    rows = min(limit or len(split.inputs), len(split.inputs))
+    if not rows:
+        raise ValueError("nothing to evaluate: the data set has no rows")
+    started = time.perf_counter()
+    answers = reasoner.run(split.inputs[:rows], split.identifiers_per_row()[:rows])
+    seconds = time.perf_counter() - started
+    labels = split.labels[:rows]
+    labelled = labels != (-1 if split.metadata.ignore_label_id is None else split.metadata.ignore_label_id)
+    right = (answers.tokens == labels) & labelled
+    exact = (right | ~labelled).all(1)
+    task = reasoner.task
+    verified = task.verify_batch(task.decode(split.inputs[:rows]), task.decode(answers.tokens))
+    distinct = len(np.unique(labels, axis=0))
+    return {
+        "rows": rows,
+        "exact@1": float(exact.mean()),
+        "exact@1_ci95": wilson(float(exact.mean()), distinct),
+        "distinct_solutions": distinct,
+        "cell_accuracy": float((right.sum(1) / np.maximum(1, labelled.sum(1))).mean()),
+        "verified": float(verified.mean()),
+        "mean_segments": float(answers.segments.mean()),
+        "max_segments": reasoner.max_segments,
+        "halt": reasoner.halt,
+        "q_halt": calibration(answers, exact) if reasoner.model.config.halting != "fixed" else None,
+        "seconds": seconds,
+        "data_hash": split.hash,
+    }
+
+
+def calibration(answers: Answers, exact: np.ndarray, bins: int = 10) -> dict[str, Any]:
+    """How far sigmoid(Q_halt) can be taken for the probability of being right."""
+    confidence = answers.confidence
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    table, error = [], 0.0
+    for b in range(bins):
+        inside = place == b
+        if inside.any():
+            said, was = float(confidence[inside].mean()), float(exact[inside].mean())
+            table.append({"rows": int(inside.sum()), "said": said, "was": was})
+            error += abs(said - was) * inside.mean()
+    return {
+        "accuracy": float(((confidence >= 0.5) == exact).mean()),
+        "expected_calibration_error": float(error),
+        "bins": table,
+    }
+
+
+def wilson(share: float, trials: int, z: float = 1.96) -> list[float]:
+    """Wilson's interval for a share seen in `trials` independent trials."""
+    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
+    return [max(0.0, middle - half), min(1.0, middle + half)]

@@ -1,0 +1,89 @@
+"""Cross-entropies and the loss of one segment.
+
+The loss is a sum over the batch (the caller divides by the global batch size), so that short batches and several
+processes weigh right. All of it runs in float32: the reference's float64 is not needed and does not exist on MPS.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .model import Output
+
+IGNORE = -100
+"""Label of a cell that has no answer."""
+
+
+def log_stablemax(logits: Tensor) -> Tensor:
+    """log of s(x) / sum s(x), s(x) = x + 1 for x >= 0 and 1 / (1 - x) below (paper section 2; Prieto et al. 2025).
+
+    Written with log1p, exact in float32 where the quotient form would cancel.
+    """
+    log_s = torch.where(logits < 0, -torch.log1p(-logits.clamp(max=0)), torch.log1p(logits.clamp(min=0)))
+    return log_s - torch.logsumexp(log_s, -1, keepdim=True)
+
+
+def stablemax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy (B, S) of logits (B, S, V) under stablemax; 0 where the label is IGNORE."""
+    return _nll(log_stablemax(logits.float()), labels)
+
+
+def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy (B, S) of logits (B, S, V) under softmax; 0 where the label is IGNORE."""
+    return _nll(F.log_softmax(logits.float(), -1), labels)
+
+
+def _nll(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    target = labels.clamp(min=0).long()
+    return -log_probabilities.gather(-1, target[..., None])[..., 0] * (labels != IGNORE)
+
+
+CROSS_ENTROPIES = {"stablemax_cross_entropy": stablemax_cross_entropy, "softmax_cross_entropy": softmax_cross_entropy}
+
+
+def correct_cells(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Per row: share of labelled cells that are right (B,), whether all are (B,) bool, how many are labelled (B,)."""
+    labelled = labels != IGNORE
+    count = labelled.sum(-1)
+    right = (labelled & (logits.argmax(-1) == labels)).sum(-1)
+    return right / count.clamp(min=1), right == count, count
+
+
+def segment_loss(
+    out: Output,
+    labels: Tensor,
+    *,
+    halted: Tensor,
+    steps: Tensor,
+    cross_entropy: str,
+    halting: str,
+    target_q_continue: Tensor | None,
+    q_loss_weight: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of a segment, summed over the batch, and the sums behind its metrics (reference: losses.py, ACTLossHead).
+
+    Each row's cells are averaged. Q_halt learns whether the answer is right, Q_continue what going on is worth.
+    Metrics count the rows that halted in this segment; losses count all rows.
+    """
+    with torch.no_grad():
+        share, exact, count = correct_cells(out.logits, labels)
+        done = halted & (count > 0)
+        sums = {
+            "count": done.sum(),
+            "accuracy": (share * done).sum(),
+            "exact_accuracy": (exact & done).sum(),
+            "q_halt_accuracy": (((out.q_halt >= 0) == exact) & done).sum(),
+            "steps": (steps * done).sum(),
+        }
+    losses = CROSS_ENTROPIES[cross_entropy](out.logits, labels)
+    loss = (losses.sum(-1) / count.clamp(min=1)).sum()
+    sums["lm_loss"] = loss.detach()
+    if halting != "fixed":
+        q_halt_loss = F.binary_cross_entropy_with_logits(out.q_halt, exact.float(), reduction="sum")
+        loss = loss + q_loss_weight * q_halt_loss
+        sums["q_halt_loss"] = q_halt_loss.detach()
+    if target_q_continue is not None:
+        q_continue_loss = F.binary_cross_entropy_with_logits(out.q_continue, target_q_continue, reduction="sum")
+        loss = loss + q_loss_weight * q_continue_loss
+        sums["q_continue_loss"] = q_continue_loss.detach()
+    return loss, sums

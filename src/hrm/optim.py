@@ -1,0 +1,128 @@
+"""Optimizers and learning-rate schedules. Muon, AdamW and the running mean of weights (EMA) come from torch.
+
+AdamATan2 here is the update of the reference's CUDA extension, which is not that of the package adam-atan2-pytorch:
+the first bias correction stands outside the arctangent and there are no constants a and b.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .config import Recipe
+from .model import HRM
+
+
+class AdamATan2(torch.optim.Optimizer):
+    """Adam without epsilon: p <- p (1 - lr wd) - lr / (1 - b1^t) * atan2(m, sqrt(v / (1 - b2^t))).
+
+    m and v are the running means of the gradient and its square, in the parameter's dtype (float32).
+    Source: the adam-atan2 kernel that sapientinc/HRM trains with (notes of its README; paper section 2, optimizer).
+    """
+
+    def __init__(self, params, lr: float, betas: tuple[float, float] = (0.9, 0.95), weight_decay: float = 0.1):
+        super().__init__(params, dict(lr=lr, betas=betas, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            live = [p for p in group["params"] if p.grad is not None]
+            if not live:
+                continue
+            for p in live:
+                if not self.state[p]:
+                    self.state[p] = {"step": 0, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                self.state[p]["step"] += 1
+            lr, (beta1, beta2) = group["lr"], group["betas"]
+            grads = [p.grad for p in live]
+            means = [self.state[p]["exp_avg"] for p in live]
+            squares = [self.state[p]["exp_avg_sq"] for p in live]
+            torch._foreach_mul_(live, 1 - lr * group["weight_decay"])
+            torch._foreach_lerp_(means, grads, 1 - beta1)
+            torch._foreach_lerp_(squares, torch._foreach_mul(grads, grads), 1 - beta2)
+            for p, mean, square in zip(live, means, squares, strict=True):
+                t = self.state[p]["step"]
+                spread = square.sqrt().div_(math.sqrt(1 - beta2**t))
+                p.add_(torch.atan2(mean, spread), alpha=-lr / (1 - beta1**t))
+
+
+class SparseSignSGD(torch.optim.Optimizer):
+    """Sign-SGD on the rows of the puzzle table that a batch looked up: w <- w (1 - lr wd) - lr sign(sum of gradients).
+
+    Only looked-up rows change or decay. No host synchronisation: duplicates of an identifier compute the same new row
+    and write it twice (reference: models/sparse_embedding.py, which calls `unique`).
+    """
+
+    def __init__(self, table: Tensor, lr: float, weight_decay: float):
+        super().__init__([table], dict(lr=lr, weight_decay=weight_decay))
+        self.table = table
+
+    @torch.no_grad()
+    def step_rows(self, identifiers: Tensor, grads: Tensor) -> None:
+        """`identifiers` (B,) and `grads` (B, width) of the rows looked up, over all processes."""
+        group = self.param_groups[0]
+        ids, order = identifiers.sort(stable=True)
+        run = torch.cat((ids.new_zeros(1), (ids[1:] != ids[:-1]).to(ids.dtype).cumsum(0, dtype=ids.dtype)))
+        total = torch.zeros_like(grads).index_add_(0, run, grads[order])[run]  # (B, width): equal ids, equal sums
+        rows = self.table[ids] * (1 - group["lr"] * group["weight_decay"]) - group["lr"] * total.sign()
+        self.table[ids] = rows
+
+
+def lr_scale(
+    step: int, *, total: int, warmup: int, schedule: str, min_ratio: float = 1.0, decay_share: float = 0.4
+) -> float:
+    """Factor on the base rate at optimizer step `step`, counted from 1.
+
+    Warm-up is linear, step / warmup. Then constant; or cosine down to min_ratio (the reference's); or linear_decay:
+    constant, then a line to min_ratio over the last `decay_share` of the run.
+    """
+    if step < warmup:
+        return step / warmup
+    if schedule == "constant":
+        return 1.0
+    if schedule == "cosine":
+        progress = (step - warmup) / max(1, total - warmup)
+        return min_ratio + max(0.0, (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
+    if schedule == "linear_decay":
+        left = (total - step) / max(1, total * decay_share)
+        return min_ratio + (1 - min_ratio) * min(1.0, max(0.0, left))
+    raise ValueError(f"no schedule '{schedule}'")
+
+
+def build_optimizers(model: HRM, recipe: Recipe) -> list[tuple[torch.optim.Optimizer, float]]:
+    """The recipe's optimizers for `model.parameters()`, each with its base learning rate.
+
+    adam_atan2 and adamw decay everything, embeddings and the Q bias too, as the reference does. muon takes the matrices
+    of the reasoning modules; embeddings and heads, whose rows have a meaning of their own, stay with AdamW.
+    """
+    betas, decay = (recipe.beta1, recipe.beta2), recipe.weight_decay
+    everything = list(model.parameters())
+    if recipe.optimizer == "adam_atan2":
+        return [(AdamATan2(everything, recipe.lr, betas, decay), recipe.lr)]
+    if recipe.optimizer == "adamw":
+        return [(adamw(everything, recipe.lr, betas, decay), recipe.lr)]
+    matrices = [p for name, p in model.named_parameters() if "_level." in name and p.ndim == 2]
+    taken = {id(p) for p in matrices}
+    rest = [p for p in everything if id(p) not in taken]
+    muon = torch.optim.Muon(
+        matrices,
+        lr=recipe.muon_lr,
+        momentum=recipe.muon_momentum,
+        weight_decay=decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [(muon, recipe.muon_lr), (adamw(rest, recipe.lr, betas, decay), recipe.lr)]
+
+
+def adamw(params: list[nn.Parameter], lr: float, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:
+    # fused is the fast form on the CPU too: 7 times foreach there, measured in the library notes
+    return torch.optim.AdamW(params, lr=lr, betas=betas, weight_decay=decay, fused=params[0].device.type != "mps")
+
+
+def running_mean(model: HRM, decay: float) -> torch.optim.swa_utils.AveragedModel:
+    """Torch's EMA of the weights, started at the initial ones and not debiased (TRM: models/ema.py)."""
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    mean.update_parameters(model)  # torch copies at the first update and averages from the second
+    return mean

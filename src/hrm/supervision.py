@@ -1,0 +1,71 @@
+"""One step of deep supervision: refill the carry, run a segment, decide who halts, take the loss.
+
+The trainer and the parity check both call `supervised_segment`; nothing else knows how the parts fit together.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .halting import Batch, Carry, exploration_floor, halt_mask, q_continue_target, refill, wants_to_halt
+from .losses import segment_loss
+from .model import HRM, Output
+
+
+class Supervised(NamedTuple):
+    """What a training segment leaves behind."""
+
+    carry: Carry
+    out: Output
+    loss: Tensor
+    """Summed over the batch, with graph."""
+    sums: dict[str, Tensor]
+    puzzle_rows: Tensor
+    """(B, puzzle_emb_ndim), the leaf whose gradient belongs to `carry.data["puzzle_identifiers"]`."""
+
+
+def supervised_segment(
+    model: HRM,
+    carry: Carry,
+    batch: Batch,
+    generator: torch.Generator,
+    *,
+    loss_type: str,
+    q_loss_weight: float,
+    H_cycles: int | None = None,
+) -> Supervised:
+    """Run one segment of training (paper section 2, deep supervision and ACT; reference: hrm_act_v1.py, forward).
+
+    `generator` draws the exploration only. The new carry is detached.
+    """
+    config = model.config
+    carry = refill(carry, batch, model.initial_state(len(batch["inputs"])))
+    data = carry.data
+    rows = model.puzzle_rows(data["puzzle_identifiers"]).requires_grad_()
+    state, out = model(carry.state, data["inputs"], rows, H_cycles)
+    state = tuple(z.detach() for z in state)
+    steps = carry.steps + 1
+    target = None
+    with torch.no_grad():
+        wants = floor = torch.zeros_like(carry.halted)
+        if config.halting != "fixed" and config.halt_max_steps > 1:
+            wants = wants_to_halt(out, config.halting)
+            floor = exploration_floor(
+                steps, max_steps=config.halt_max_steps, probability=config.halt_exploration_prob, generator=generator
+            )
+            if config.halting == "q_learning":
+                following = model(state, data["inputs"], rows, H_cycles)[1]
+                target = q_continue_target(following, steps, max_steps=config.halt_max_steps)
+        halted = halt_mask(steps, wants, floor, max_steps=config.halt_max_steps)
+    loss, sums = segment_loss(
+        out,
+        data["labels"],
+        halted=halted,
+        steps=steps,
+        cross_entropy=loss_type,
+        halting=config.halting,
+        target_q_continue=target,
+        q_loss_weight=q_loss_weight,
+    )
+    return Supervised(Carry(state, steps, halted, data), out, loss, sums, rows)

@@ -1,0 +1,13 @@
+"""Puzzles: one file a kind. A task knows text, rules and symmetries, and no network."""
+
+from ..config import nearest
+from .sudoku import Sudoku
+
+TASKS = {"sudoku": Sudoku}
+
+
+def task_for(name: str, seq_len: int) -> Sudoku:
+    """The task of a name and a number of cells. Raises ValueError naming the nearest known one."""
+    if name not in TASKS:
+        raise ValueError(f"no task '{name}'{nearest(name, list(TASKS))}")
+    return TASKS[name].for_cells(seq_len)

@@ -1,0 +1,591 @@
+"""The training loop: one process or several under torchrun, exact resume, time boxes.
+
+Every random number is a function of (seed, step, rank): batches, augmentation, exploration and depth can be made again
+for any step, so a checkpoint needs no generator state and a resumed run repeats the uninterrupted one bit for bit.
+Metrics stay on the device and are read every `log_every` steps.
+"""
+
+import json
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from . import checkpoint as ckpt
+from .config import ModelConfig, Recipe, load_recipe, validated
+from .data import DeviceSampler, Split, load_split, stream_seed
+from .evaluate import evaluate
+from .halting import Carry, empty_carry
+from .model import HRM, machine_device, machine_dtype
+from .optim import SparseSignSGD, build_optimizers, lr_scale, running_mean
+from .reasoner import Reasoner
+from .supervision import supervised_segment
+from .tasks import task_for
+
+EXPLORATION, DEPTH, ROLLBACK = 11, 12, 13  # streams of random numbers apart from the sampler's
+MAY_CHANGE = (
+    "steps epochs log_every checkpoint_every keep_checkpoints eval_every eval_rows tensorboard wandb device "
+    "compile non_finite test_at_end about project_name run_name"
+).split()
+"""Keys of a recipe that a resumed run may set anew; the others decide what is learned."""
+LARGEST_ROLLBACKS = 3
+
+
+class NonFinite(RuntimeError):
+    """The loss or a gradient became infinite or not a number."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which process of how many this is."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """True in every process if it is in one."""
+        if self.world == 1:
+            return flag
+        vote = torch.tensor(int(flag))
+        dist.all_reduce(vote, dist.ReduceOp.MAX)
+        return bool(vote)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a call of `train` ended."""
+
+    folder: Path
+    step: int
+    total: int
+    stopped: str
+    """"finished", or why it left early: "time", "steps" or "signal"."""
+    metrics: dict[str, Any]
+    """The last evaluation: of the test split where the run finished and the recipe asks for it."""
+
+
+Report = Callable[[int, dict[str, Any]], None]
+"""Called on rank 0 with (step, metrics) whenever metrics are written."""
+
+
+class Trainer:
+    """A run: its model, optimizers and carry, and how to write them down."""
+
+    def __init__(self, recipe: Recipe, folder: Path, ranks: Ranks, report: Report):
+        if recipe.global_batch_size % ranks.world:
+            raise ValueError(f"global_batch_size={recipe.global_batch_size} does not divide among {ranks.world} processes")
+        self.recipe, self.folder, self.ranks, self.report = recipe, folder, ranks, report
+        self.device = torch.device(machine_device(recipe.device))
+        self.split = load_split(recipe.data_path, "train")
+        meta = self.split.metadata
+        self.task = task_for(recipe.task, meta.seq_len)
+        config = validated(
+            ModelConfig,
+            recipe.arch.model_dump()
+            | {"vocab_size": meta.vocab_size, "seq_len": meta.seq_len}
+            | {"num_puzzle_identifiers": meta.num_puzzle_identifiers},
+            "arch",
+        )
+        torch.manual_seed(recipe.seed)
+        self.model = HRM(config).to(self.device)  # built on the CPU, so that every rank and device starts from one model
+        self.optimizers = build_optimizers(self.model, recipe)
+        self.sparse = None
+        if config.puzzle_emb_ndim:
+            self.sparse = SparseSignSGD(
+                self.model.puzzle_emb.weights, recipe.puzzle_emb_lr, recipe.puzzle_emb_weight_decay
+            )
+        self.mean = running_mean(self.model, recipe.ema) if recipe.ema is not None else None
+        self.sampler = DeviceSampler(
+            self.split,
+            batch_size=recipe.global_batch_size // ranks.world,
+            seed=recipe.seed,
+            rank=ranks.rank,
+            world_size=ranks.world,
+            device=str(self.device),
+            augment=self.task.augment if recipe.augment else None,
+        )
+        self.total = recipe.total_steps(meta.total_groups * meta.mean_puzzle_examples)
+        self.carry: Carry = empty_carry(self.model, self.sampler.batch(0))
+        self.step = 0
+        self.rollbacks = 0
+        self.best = -1.0
+        if recipe.compile is True or (recipe.compile == "auto" and self.device.type == "cuda"):
+            self.model.compile_levels()
+        self._clear_window()
+
+    # --- one step
+
+    def train_step(self) -> None:
+        """One segment for every row of the batch, and one update of the weights."""
+        recipe, seed = self.recipe, self.recipe.seed
+        self.step += 1
+        salt = stream_seed(seed, ROLLBACK, self.rollbacks) if self.rollbacks else seed
+        generator = torch.Generator(self.device).manual_seed(stream_seed(salt, EXPLORATION, self.step, self.ranks.rank))
+        done = supervised_segment(
+            self.model.train(),
+            self.carry,
+            self.sampler.batch(self.step - 1 + self.rollbacks * self.total),
+            generator,
+            loss_type=recipe.loss_type,
+            q_loss_weight=recipe.q_loss_weight,
+            H_cycles=self._depth(salt),
+        )
+        (done.loss / recipe.global_batch_size).backward()
+        params = list(self.model.parameters())
+        for p in params:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        self._sum_gradients(params)
+        grads = [p.grad for p in params]
+        norm = nn.utils.get_total_norm(grads)
+        if recipe.grad_clip is not None:
+            nn.utils.clip_grads_with_norm_(params, recipe.grad_clip, norm)
+        scale = lr_scale(
+            self.step,
+            total=self.total,
+            warmup=recipe.lr_warmup_steps,
+            schedule=recipe.lr_schedule,
+            min_ratio=recipe.lr_min_ratio,
+            decay_share=recipe.lr_decay_share,
+        )
+        for optimizer, base in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = base * scale
+            optimizer.step()
+            optimizer.zero_grad()
+        if self.sparse:
+            self.sparse.param_groups[0]["lr"] = recipe.puzzle_emb_lr * scale
+            ids, rows = done.carry.data["puzzle_identifiers"], done.puzzle_rows.grad
+            self.sparse.step_rows(*(self._gathered(t) for t in (ids, rows)))
+        if self.mean:
+            self.mean.update_parameters(self.model)
+        self.carry = done.carry
+        self._watch(done.loss, norm, done.sums)
+
+    def _depth(self, salt: int) -> int | None:
+        if self.recipe.random_H_cycles is None:
+            return None
+        low, high = self.recipe.random_H_cycles
+        return low + stream_seed(salt, DEPTH, self.step) % (high - low + 1)
+
+    def _sum_gradients(self, params: list[nn.Parameter]) -> None:
+        # summed, not averaged: the loss is already divided by the global batch (reference: pretrain.py)
+        if self.ranks.world > 1:
+            flat = torch.cat([p.grad.flatten() for p in params])
+            dist.all_reduce(flat)
+            for p, piece in zip(params, flat.split([p.numel() for p in params]), strict=True):
+                p.grad.copy_(piece.view_as(p))
+
+    def _gathered(self, tensor: Tensor) -> Tensor:
+        if self.ranks.world == 1:
+            return tensor
+        pieces = [torch.empty_like(tensor) for _ in range(self.ranks.world)]
+        dist.all_gather(pieces, tensor.contiguous())
+        return torch.cat(pieces)
+
+    # --- metrics, kept on the device
+
+    def _clear_window(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._bad_step = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._window = 0
+        self._window_start = time.perf_counter()
+
+    def _watch(self, loss: Tensor, norm: Tensor, sums: dict[str, Tensor]) -> None:
+        self._window += 1
+        for name, value in {**sums, "grad_norm": norm}.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach().float()
+        bad = ~torch.isfinite(loss.detach() + norm.detach()) & (self._bad_step == 0)
+        self._bad_step = torch.where(bad, self.step, self._bad_step)
+
+    def read_metrics(self) -> dict[str, float]:
+        """Means since the last reading, under the reference's names. Raises NonFinite with the first bad step."""
+        if not self._window:
+            return {}
+        names = sorted(self._sums)
+        values = torch.stack([*(self._sums[name] for name in names), self._bad_step.float()])
+        seconds = time.perf_counter() - self._window_start
+        if self.ranks.world > 1:
+            bad = values[-1:].clone()
+            dist.all_reduce(values)
+            dist.all_reduce(bad, dist.ReduceOp.MAX)
+            values[-1:] = bad
+        *values, bad_step = values.tolist()
+        window, found = self._window, dict(zip(names, values, strict=True))
+        self._clear_window()
+        if bad_step:
+            raise NonFinite(f"loss or gradient not finite at step {int(bad_step)}")
+        count = max(1.0, found.pop("count"))
+        grad_norm = found.pop("grad_norm") / (window * self.ranks.world)
+        rows = window * self.recipe.global_batch_size
+        metrics = {f"train/{k}": v / (rows if k.endswith("loss") else count) for k, v in found.items()}
+        metrics |= {"train/count": count, "train/grad_norm": grad_norm}
+        metrics["train/lr"] = self.optimizers[-1][0].param_groups[0]["lr"]
+        metrics["steps_per_second"] = window / seconds
+        return metrics
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        if self.ranks.main and metrics:
+            line = {"step": self.step, **metrics}
+            with open(self.folder / "metrics.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
+            self.report(self.step, metrics)
+
+    # --- evaluation and checkpoints
+
+    def reasoner(self) -> Reasoner:
+        """The model as evaluation sees it: the running mean where there is one; fixed depth, the paper's protocol."""
+        model = self.mean.module if self.mean else self.model
+        return Reasoner(model, self.recipe.task, halt="never", batch_size=256)
+
+    def evaluate(self, split: Split, rows: int | None, prefix: str) -> dict[str, Any]:
+        """Metrics of `split` under `prefix`, on rank 0."""
+        found = evaluate(self.reasoner(), split, rows)
+        metrics = {f"{prefix}/exact_accuracy": found["exact@1"], f"{prefix}/accuracy": found["cell_accuracy"]}
+        metrics |= {f"{prefix}/rows": found["rows"], f"{prefix}/segments": found["mean_segments"]}
+        if found["q_halt"]:
+            metrics[f"{prefix}/q_halt_accuracy"] = found["q_halt"]["accuracy"]
+        return metrics
+
+    def save(self) -> Path:
+        """Write the whole state as `step_N` and point `last` at it."""
+        target = self.folder / f"step_{self.step}"
+        aside = target.with_name(target.name + ".partial")
+        carry = {"z_H": self.carry.state[0], "z_L": self.carry.state[1], "steps": self.carry.steps}
+        carry |= {"halted": self.carry.halted, **{f"data.{k}": v for k, v in self.carry.data.items()}}
+        if self.ranks.main:
+            ckpt.begin_folder(aside)
+            groups = {"weights": self.model.state_dict()}
+            groups["optimizer"] = ckpt.optimizer_tensors([optimizer for optimizer, _ in self.optimizers])
+            if self.mean:
+                groups["ema"] = self.mean.module.state_dict()
+            ckpt.add_to_folder(aside, groups)
+            trainer = {"step": self.step, "rollbacks": self.rollbacks, "best": self.best, "world": self.ranks.world}
+            trainer |= {"ema_updates": int(self.mean.n_averaged) if self.mean else 0, "data_hash": self.split.hash}
+            card = {"data": self.recipe.data_path, "data_hash": self.split.hash, "step": self.step, "seed": self.recipe.seed}
+            document = ckpt.model_document(self.model, self.recipe.task, card)
+            for name, content in {"trainer.json": trainer, "model.json": document}.items():
+                ckpt.write_synced(aside / name, json.dumps(content, indent=1).encode())
+        self._barrier()
+        ckpt.add_to_folder(aside, {f"carry{self.ranks.rank}": carry})
+        self._barrier()
+        if self.ranks.main:
+            ckpt.finish_folder(aside, target)
+            ckpt.point(self.folder, "last", target)
+            ckpt.prune(self.folder, self.recipe.keep_checkpoints)
+        self._barrier()
+        return target
+
+    def restore(self, source: Path) -> None:
+        """Take up the state that `save` wrote. Raises ValueError where it does not belong to this run."""
+        trainer = ckpt.read_json(source / "trainer.json")
+        if trainer["world"] != self.ranks.world:
+            raise ValueError(f"{source}: saved by {trainer['world']} processes, now {self.ranks.world}: resume with as many")
+        if trainer["data_hash"] != self.split.hash:
+            raise ValueError(f"{source}: was trained on other data (hash {trainer['data_hash'][:12]}): check data_path")
+        ckpt.load_exactly(self.model, ckpt.read_group(source, "weights"), str(source))
+        ckpt.restore_optimizers([optimizer for optimizer, _ in self.optimizers], ckpt.read_group(source, "optimizer"))
+        if self.mean:
+            ckpt.load_exactly(self.mean.module, ckpt.read_group(source, "ema"), str(source))
+            self.mean.n_averaged.fill_(trainer["ema_updates"])
+        carry = {k: v.to(self.device) for k, v in ckpt.read_group(source, f"carry{self.ranks.rank}").items()}
+        data = {key.removeprefix("data."): value for key, value in carry.items() if key.startswith("data.")}
+        self.carry = Carry((carry["z_H"], carry["z_L"]), carry["steps"], carry["halted"], data)
+        self.step, self.rollbacks, self.best = trainer["step"], trainer["rollbacks"], trainer["best"]
+        self._clear_window()
+
+    def _barrier(self) -> None:
+        if self.ranks.world > 1:
+            dist.barrier()
+
+
+def train(
+    recipe: Recipe,
+    *,
+    runs: Path = Path("runs"),
+    resume: str | None = None,
+    init_from: str | None = None,
+    max_minutes: float | None = None,
+    max_steps: int | None = None,
+    report: Report = lambda step, metrics: None,
+    started: Callable[[Trainer], None] = lambda trainer: None,
+) -> Result:
+    """Train by `recipe` in `runs/<project>/<run>/`; returns when done, out of time, or told to leave by a signal.
+
+    resume: "auto" continues the run if it exists, a path continues that run or checkpoint. init_from: weights to start
+    from (step 0, fresh optimizers). max_minutes, max_steps: leave, resumable, after this much of this call; the
+    schedule does not change. Raises ValueError for what a user can mend, NonFinite where training broke down.
+    """
+    clock = time.monotonic()
+    ranks = start_ranks()
+    try:
+        folder, source = run_folder(recipe, runs, resume)
+        recipe = settle(recipe, folder, source)
+        trainer = Trainer(recipe, folder, ranks, report)
+        if ranks.main:
+            describe_run(trainer, source)
+        if source:
+            trainer.restore(source)
+            if ranks.main:
+                forget_after(folder / "metrics.jsonl", trainer.step)
+        elif init_from:
+            load_initial(trainer, init_from)
+        sinks = open_sinks(recipe, folder) if ranks.main else []
+
+        def tell_all(step: int, metrics: dict[str, Any]) -> None:
+            for sink in (*sinks, report):
+                sink(step, metrics)
+
+        trainer.report = tell_all
+        started(trainer)
+        return loop(trainer, clock, max_minutes, max_steps)
+    finally:
+        stop_ranks(ranks)
+
+
+def loop(trainer: Trainer, clock: float, max_minutes: float | None, max_steps: int | None) -> Result:
+    """Steps, logs, evaluations and checkpoints until the run ends or must leave."""
+    recipe, ranks = trainer.recipe, trainer.ranks
+    validation = load_split(recipe.data_path, "val") if recipe.eval_every else None
+    first, stopped, latest = trainer.step, "finished", {}
+    with Signals() as signals:
+        while trainer.step < trainer.total:
+            trainer.train_step()
+            step = trainer.step
+            last = step == trainer.total
+            late = max_minutes is not None and time.monotonic() - clock > 60 * max_minutes
+            spent = max_steps is not None and step - first >= max_steps
+            # several processes agree on leaving at log points only, for a vote costs a round trip
+            voting = ranks.world == 1 or step % recipe.log_every == 0
+            leave = voting and ranks.any(bool(signals.received) or late or spent)
+            saves = last or leave or step % recipe.checkpoint_every == 0
+            evaluates = validation is not None and (last or step % recipe.eval_every == 0)
+            try:
+                if saves or evaluates or step % recipe.log_every == 0:
+                    trainer.log(trainer.read_metrics())
+            except NonFinite as failure:
+                roll_back(trainer, failure)
+                continue
+            improved = False
+            if evaluates and ranks.main:
+                latest = trainer.evaluate(validation, recipe.eval_rows, "eval")
+                trainer.log(latest)
+                improved = latest["eval/exact_accuracy"] >= trainer.best
+                trainer.best = max(trainer.best, latest["eval/exact_accuracy"])
+            if ranks.any(saves or improved):
+                saved = trainer.save()
+                if improved and ranks.main:
+                    ckpt.point(trainer.folder, "best", saved)
+            if evaluates or saves:
+                trainer._window_start = time.perf_counter()
+            if leave and not last:
+                stopped = "signal" if signals.received else "time" if late else "steps"
+                break
+    if stopped == "finished" and recipe.test_at_end and ranks.main:
+        tested = trainer.folder / "test.json"
+        if not tested.is_file():
+            latest = trainer.evaluate(load_split(recipe.data_path, "test"), None, "test")
+            trainer.log(latest)
+            ckpt.write_synced(tested, json.dumps({"step": trainer.step, **latest}, indent=1).encode())
+        latest = ckpt.read_json(tested)
+    return Result(trainer.folder, trainer.step, trainer.total, stopped, latest)
+
+
+def roll_back(trainer: Trainer, failure: NonFinite) -> None:
+    """Return to the last checkpoint and draw other batches from there, or give up with a hint."""
+    has_last = (trainer.folder / "last").is_file()
+    good = ckpt.pointed(trainer.folder, "last") if has_last else None
+    where = f"last good checkpoint: {good}" if good else "no checkpoint was written yet"
+    hint = "try a lower lr, a longer lr_warmup_steps, grad_clip=1.0, or non_finite=rollback"
+    if trainer.recipe.non_finite == "stop" or good is None or trainer.rollbacks >= LARGEST_ROLLBACKS:
+        raise NonFinite(f"{failure}; {where}; {hint}") from None
+    rollbacks = trainer.rollbacks + 1
+    trainer.restore(good)
+    trainer.rollbacks = rollbacks
+    if trainer.ranks.main:
+        forget_after(trainer.folder / "metrics.jsonl", trainer.step)
+    trainer.log({"rollback": rollbacks, "reason": str(failure)})
+
+
+# --- run folders ------------------------------------------------------------------------------------------------------
+
+
+def run_folder(recipe: Recipe, runs: Path, resume: str | None) -> tuple[Path, Path | None]:
+    """Where the run lives and the checkpoint to continue from, if any."""
+    if resume not in (None, "auto"):
+        path = Path(resume)
+        if (path / "trainer.json").is_file():
+            return path.resolve().parent, path
+        if not (path / "last").is_file():
+            raise ValueError(f"--resume {resume}: neither a run folder with checkpoints nor a checkpoint (step_N)")
+        return path, ckpt.pointed(path, "last")
+    folder = runs / recipe.project_name / (recipe.run_name or "run")
+    if resume == "auto" and (folder / "last").is_file():
+        return folder, ckpt.pointed(folder, "last")
+    if (folder / "last").is_file():
+        raise ValueError(f"{folder} holds a run: continue it with --resume auto, or choose another run_name=NAME")
+    return folder, None
+
+
+def settle(recipe: Recipe, folder: Path, source: Path | None) -> Recipe:
+    """The recipe with its machine-dependent choices made, or on resume the run's own with the permitted changes."""
+    if source is None:
+        dtype = recipe.arch.forward_dtype
+        if dtype == "auto":
+            dtype = machine_dtype(machine_device(recipe.device))
+        return recipe.model_copy(update={"arch": recipe.arch.model_copy(update={"forward_dtype": dtype})})
+    held = load_recipe(str(folder / "config.yaml"))
+    asked = recipe.model_dump()
+    if recipe.arch.forward_dtype == "auto":
+        asked["arch"]["forward_dtype"] = held.arch.forward_dtype
+    for key, value in held.model_dump().items():
+        if key not in MAY_CHANGE and asked[key] != value:
+            raise ValueError(
+                f"--resume: {key}={_short(asked[key], value)} but {folder} was started with {_short(value, asked[key])}: "
+                "drop the override, or start a new run with --init-from"
+            )
+    return Recipe(**asked)
+
+
+def _short(value: Any, other: Any) -> str:
+    """A value for a message; of two nested ones only what differs."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        return ", ".join(f"{k}={v}" for k, v in value.items() if other.get(k) != v)
+    return str(value)
+
+
+def describe_run(trainer: Trainer, source: Path | None) -> None:
+    """Write configuration and environment beside the checkpoints."""
+    import yaml
+
+    folder = trainer.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = trainer.recipe.model_dump(mode="json")
+    ckpt.write_synced(folder / "config.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())
+    ckpt.write_synced(folder / "environment.json", json.dumps(environment(trainer), indent=1).encode())
+
+
+def environment(trainer: Trainer) -> dict[str, Any]:
+    """What a number depends on besides the recipe."""
+    device = trainer.device
+    return {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "processes": trainer.ranks.world,
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "data": trainer.recipe.data_path,
+        "data_hash": trainer.split.hash,
+        "total_steps": trainer.total,
+    }
+
+
+def forget_after(metrics: Path, step: int) -> None:
+    """Drop metric lines of steps that the resumed run will do again, and a line that a kill cut short."""
+    if not metrics.is_file():
+        return
+    kept = []
+    for line in metrics.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except json.JSONDecodeError:
+            continue
+    ckpt.write_synced(metrics, "".join(line + "\n" for line in kept).encode())
+
+
+def load_initial(trainer: Trainer, init_from: str) -> None:
+    """Start from the weights of another model of the same configuration."""
+    found = ckpt.load_weights(init_from, str(trainer.device), forward_dtype=trainer.model.config.forward_dtype)
+    ckpt.load_exactly(trainer.model, found.model.state_dict(), init_from)
+    if trainer.mean:
+        trainer.mean.module.load_state_dict(found.model.state_dict())
+
+
+def open_sinks(recipe: Recipe, folder: Path) -> list[Report]:
+    """The recipe's extra places for metrics."""
+    sinks: list[Report] = []
+    if recipe.tensorboard:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ValueError("tensorboard=true needs the extra: pip install 'hrm[track]'") from None
+        writer = SummaryWriter(str(folder / "tensorboard"))
+
+        def to_tensorboard(step: int, metrics: dict[str, Any]) -> None:
+            for name, value in metrics.items():
+                if isinstance(value, (int, float)):
+                    writer.add_scalar(name, value, step)
+            writer.flush()
+
+        sinks.append(to_tensorboard)
+    if recipe.wandb:
+        try:
+            import wandb
+        except ImportError:
+            raise ValueError("wandb=true needs the extra: pip install 'hrm[wandb]'") from None
+        run = wandb.init(
+            project=recipe.project_name, name=recipe.run_name, id=recipe.run_name, resume="allow", config=recipe.model_dump()
+        )
+        sinks.append(lambda step, metrics: run.log(metrics, step=step))
+    return sinks
+
+
+# --- processes and signals --------------------------------------------------------------------------------------------
+
+
+def start_ranks() -> Ranks:
+    """Join the processes that torchrun started, or be alone."""
+    if "LOCAL_RANK" not in os.environ:
+        return Ranks()
+    local = int(os.environ["LOCAL_RANK"])
+    on_cuda = torch.cuda.is_available()
+    if on_cuda:
+        torch.cuda.set_device(local)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
+    return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+def stop_ranks(ranks: Ranks) -> None:
+    if ranks.world > 1 and dist.is_initialized():
+        import gc
+
+        gc.collect()  # gloo aborts in a third of runs if work objects outlive the group
+        dist.destroy_process_group()
+
+
+class Signals:
+    """While inside, SIGTERM and Ctrl-C ask for leave instead of killing; a second one kills."""
+
+    HANDLED = (signal.SIGTERM, signal.SIGINT)
+
+    def __enter__(self) -> "Signals":
+        self.received = 0
+        try:
+            self.before = {number: signal.signal(number, self._note) for number in self.HANDLED}
+        except ValueError:  # not in the main thread: the host program keeps its handlers
+            self.before = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: object) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = number

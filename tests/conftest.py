@@ -1,0 +1,55 @@
+"""What several test files share: a tiny model and a tiny data set."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hrm.config import ModelConfig
+
+FIXTURES = Path(__file__).parent / "fixtures"
+PARITY = sorted((FIXTURES / "parity").glob("*.safetensors"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_a_seed():
+    torch.set_num_threads(1)  # tiny tensors: threads cost more than they give
+    torch.manual_seed(0)
+
+
+def tiny(**changes) -> ModelConfig:
+    """A small HRM in float32; `changes` over it."""
+    values = dict(
+        vocab_size=6,
+        seq_len=16,
+        num_puzzle_identifiers=3,
+        hidden_size=16,
+        num_heads=2,
+        expansion=2.0,
+        mlp_round_to=8,
+        H_layers=1,
+        L_layers=1,
+        halt_max_steps=4,
+        puzzle_emb_ndim=16,
+        forward_dtype="float32",
+    )
+    return ModelConfig(**{**values, **changes})
+
+
+TRM = dict(levels="shared", H_layers=0, H_cycles=3, gradient="last_cycle", halting="halt_only", puzzle_emb_len=4)
+
+
+def batch_for(config: ModelConfig, rows: int = 4, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random inputs and labels for a model."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(high: int, *shape: int) -> torch.Tensor:
+        return torch.randint(0, high, shape, generator=generator, dtype=torch.int32)
+
+    labels = draw(config.vocab_size, rows, config.seq_len)
+    labels[:, 0] = -100
+    return {
+        "inputs": draw(config.vocab_size, rows, config.seq_len),
+        "labels": labels,
+        "puzzle_identifiers": draw(config.num_puzzle_identifiers, rows),
+    }

@@ -1,0 +1,182 @@
+"""The network: one recursion for all relatives, gradient through the last k updates only, positions, dtypes."""
+
+import math
+
+import pytest
+import torch
+
+from hrm.config import ModelConfig, Recipe, load_recipe, recipe_names
+from hrm.model import HRM, RotaryPositions, rms_norm, trunc_normal_
+
+from conftest import TRM, batch_for, tiny
+
+KINDS = {
+    "hrm": {},
+    "trm": TRM,
+    "trm-mlp": TRM | {"mixer": "mlp", "pos_encodings": "none"},
+    "learned": {"pos_encodings": "learned"},
+    "rope2d": {"pos_encodings": "rope2d"},
+    "none": {"pos_encodings": "none"},
+    "no-puzzle-embedding": {"puzzle_emb_ndim": 0},
+    "scratch-position": {"puzzle_emb_ndim": 0, "puzzle_emb_len": 2},
+    "wide-puzzle-embedding": {"puzzle_emb_ndim": 40},
+    "recurrent": {"levels": "single", "H_layers": 0},
+    "direct": {"levels": "single", "H_layers": 0, "H_cycles": 1, "L_cycles": 1, "init_std": 0.0, "halting": "fixed"},
+}
+
+
+def run(config: ModelConfig, H_cycles: int | None = None):
+    model, batch = HRM(config), batch_for(config)
+    rows = model.puzzle_rows(batch["puzzle_identifiers"]).requires_grad_()
+    state, out = model(model.initial_state(4), batch["inputs"], rows, H_cycles)
+    return model, batch, rows, state, out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_the_documented_shapes_and_finite_gradients(kind):
+    config = tiny(**KINDS[kind])
+    model, _, rows, (z_H, z_L), out = run(config)
+    length = config.prefix_len + 16
+    assert out.logits.shape == (4, 16, 6) and out.q_halt.shape == out.q_continue.shape == (4,)
+    assert z_H.shape == (4, length, 16)
+    assert z_L.shape == (4, 0 if config.levels == "single" else length, 16)
+    (out.logits.square().sum() + out.q_halt.sum() + out.q_continue.sum()).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None and torch.isfinite(p.grad).all(), name
+    assert (rows.grad.abs().sum() > 0) == (config.puzzle_emb_ndim > 0)
+
+
+def by_hand(model: HRM, x: torch.Tensor, plan: str, gradient_from: int):
+    """The recursion written out, to compare with the plan-and-k form."""
+    z_H, z_L = model.initial_state(len(x))
+    rotation = model.embed_pos.rotation()
+    for i, update in enumerate(plan):
+        with torch.set_grad_enabled(i >= gradient_from):
+            if update == "L":
+                z_L = model.L_level(z_L, z_H + x, rotation)
+            elif update == "S":
+                z_H = model.L_level(z_H, x, rotation)
+            else:
+                slow = model.H_level if model.config.levels == "separate" else model.L_level
+                z_H = slow(z_H, z_L, rotation)
+    return z_H
+
+
+@pytest.mark.parametrize(
+    ("changes", "plan", "gradient_from"),
+    [
+        ({"H_cycles": 2, "L_cycles": 3}, "LLLHLLLH", 6),
+        ({"H_cycles": 2, "L_cycles": 3, "gradient": "last_cycle"}, "LLLHLLLH", 4),
+        ({"H_cycles": 2, "L_cycles": 3, "gradient": "segment"}, "LLLHLLLH", 0),
+        (TRM | {"H_cycles": 2, "L_cycles": 2}, "LLHLLH", 3),
+        ({"levels": "single", "H_cycles": 2, "L_cycles": 2}, "SSSS", 3),
+        ({"levels": "single", "H_cycles": 2, "L_cycles": 2, "gradient": "last_cycle"}, "SSSS", 2),
+    ],
+)
+def test_gradient_flows_through_exactly_the_trailing_updates(changes, plan, gradient_from):
+    model, batch, rows, (z_H, _), _ = run(tiny(**changes))
+    direction = torch.randn_like(z_H)  # a plain sum of squares is constant after a norm
+
+    def gradients(z: torch.Tensor) -> dict[str, torch.Tensor]:
+        model.zero_grad(set_to_none=False)
+        (z * direction).sum().backward(retain_graph=True)
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    ours = gradients(z_H)
+    expected = by_hand(model, model.embed(batch["inputs"], rows), plan, gradient_from)
+    torch.testing.assert_close(z_H, expected, rtol=0, atol=0)
+    torch.testing.assert_close(ours, gradients(expected), rtol=1e-5, atol=1e-6)
+    if gradient_from + 1 == len(plan):
+        return
+    shorter = gradients(by_hand(model, model.embed(batch["inputs"], rows), plan, gradient_from + 1))
+    assert any(not torch.allclose(ours[name], shorter[name], rtol=1e-3) for name in ours)
+
+
+def test_more_cycles_are_the_same_recursion_run_longer():
+    config = tiny(H_cycles=1)
+    model, batch, rows, _, _ = run(config)
+    once = model(model.initial_state(4), batch["inputs"], rows)[0]
+    twice = model(once, batch["inputs"], rows)[0]
+    torch.testing.assert_close(model(model.initial_state(4), batch["inputs"], rows, 2)[0], twice)
+
+
+def test_truncated_normal_has_the_asked_deviation_and_cut():
+    sample = trunc_normal_(torch.empty(400_000), 0.5)
+    assert sample.std().item() == pytest.approx(0.5, rel=0.01)
+    assert sample.abs().max().item() <= 0.5 * 2 * 1.1369
+    assert trunc_normal_(torch.ones(3), 0).tolist() == [0, 0, 0]
+
+
+def test_rms_norm_agrees_with_torch():
+    x = torch.randn(3, 5, 8)
+    torch.testing.assert_close(rms_norm(x, 1e-5), torch.nn.functional.rms_norm(x, (8,), eps=1e-5))
+
+
+def test_rope_turns_pairs_by_position_times_frequency():
+    rope = RotaryPositions(torch.arange(5.0)[None], 4, 100.0)
+    cos, sin = rope.rotation()
+    for position in range(5):
+        for pair, frequency in ((0, 1.0), (1, 100.0**-0.5)):
+            for k in (pair, pair + 2):
+                assert cos[position, k].item() == pytest.approx(math.cos(position * frequency), abs=1e-6)
+                assert sin[position, k].item() == pytest.approx(math.sin(position * frequency), abs=1e-6)
+
+
+def test_rope2d_gives_rows_and_columns_their_own_frequencies_and_leaves_the_prefix_unturned():
+    cos, _ = HRM(tiny(pos_encodings="rope2d", hidden_size=32, num_heads=2)).embed_pos.rotation()
+    assert torch.equal(cos[0], torch.ones(16))
+    cells = cos[1:].view(4, 4, 16)
+    assert torch.equal(cells[:, 0, :4], cells[:, 3, :4]) and not torch.equal(cells[0, :, :4], cells[3, :, :4])
+    assert torch.equal(cells[0, :, 4:8], cells[3, :, 4:8]) and not torch.equal(cells[:, 0, 4:8], cells[:, 3, 4:8])
+
+
+def test_bfloat16_states_and_float32_master_weights():
+    model, _, _, (z_H, _), out = run(tiny(forward_dtype="bfloat16"))
+    assert z_H.dtype == out.logits.dtype == torch.bfloat16 and out.q_halt.dtype == torch.float32
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_q_starts_near_never_halting():
+    assert torch.equal(run(tiny())[4].q_halt, torch.full((4,), -5.0))
+
+
+def test_parameter_counts_are_the_references():
+    """27,275,266 for HRM on Sudoku, 6,828,034 and 5,028,866 for TRM (the puzzle table is a buffer)."""
+    counted = {}
+    for name, changes in {
+        "hrm-sudoku-1k": {},
+        "trm-sudoku-1k": {},
+        "trm-attention": {"mixer": "attention", "pos_encodings": "rope"},
+    }.items():
+        arch = load_recipe(name if name in recipe_names() else "trm-sudoku-1k").arch
+        with torch.device("meta"):
+            model = HRM(ModelConfig(**arch.model_dump() | {"forward_dtype": "bfloat16"} | changes, vocab_size=11, seq_len=81))
+        table = model.puzzle_emb.weights.numel()
+        states = model.H_init.numel() + model.L_init.numel()
+        counted[name] = (sum(p.numel() for p in model.parameters()), table, states)
+    assert counted["hrm-sudoku-1k"][0] == 27_275_266
+    assert counted["trm-sudoku-1k"][0] == 5_028_866
+    assert counted["trm-attention"][0] == 6_828_034
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden_size": 30, "num_heads": 4}, "not a multiple of num_heads"),
+        ({"H_layers": 0}, "no slow module"),
+        ({"mixer": "mlp"}, "no attention to rotate"),
+        ({"pos_encodings": "rope2d", "seq_len": 15}, "square grid"),
+        ({"puzzle_emb_ndim": 40, "puzzle_emb_len": 1}, "does not fit"),
+    ],
+)
+def test_impossible_configurations_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        tiny(**changes)
+
+
+def test_all_recipes_load_and_build_on_the_meta_device():
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert isinstance(recipe, Recipe) and recipe.about
+        with torch.device("meta"):
+            HRM(ModelConfig(**recipe.arch.model_dump() | {"forward_dtype": "float32"}, vocab_size=11, seq_len=81))
