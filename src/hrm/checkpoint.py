@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import resources
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import Arch, ModelConfig, nearest, validated
+from .config import Arch, ModelConfig, first_line, nearest, validated
 from .model import HRM, machine_device, machine_dtype
 
 SHARD_BYTES = 15_000_000
@@ -350,7 +351,9 @@ def config_from_reference(theirs: dict[str, Any], kind: str) -> ModelConfig:
             raise ValueError(f"unknown {kind} configuration key '{key}'{nearest(key, known)}")
     if theirs.get("causal", False):
         raise ValueError("causal attention: neither reference trains with it, and neither do we")
-    ours = {key: theirs[key] for key in SAME_NAME if key in theirs}
+    if theirs.get("pos_encodings") not in (None, "rope", "learned", "none"):
+        raise ValueError(f"pos_encodings={theirs['pos_encodings']}: the references know rope, learned and none")
+    ours = {"forward_dtype": "bfloat16"} | {key: theirs[key] for key in SAME_NAME if key in theirs}
     if kind == "hrm":
         ours |= {"levels": "separate", "mixer": "attention", "gradient": "one_step", "halting": "q_learning"}
     else:
@@ -422,11 +425,12 @@ def reference_tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return open_safetensors(path)[0]
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about pickle protocols; the user gets our line instead
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(f"{path}: holds more than tensors, or is no checkpoint; loading it could run code: refused") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(f"{path}: not a readable checkpoint: {str(error).splitlines()[0][:160]}") from None
+        raise ValueError(f"{path}: not a readable checkpoint: {first_line(error)[:160]}") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: expected a bare state dict of tensors, as the references save it")
     return state

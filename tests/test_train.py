@@ -1,0 +1,249 @@
+"""Training: exact resume at any moment, time boxes, several processes, refusals, non-finite losses."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from hrm import checkpoint as ckpt
+from hrm.config import load_recipe
+from hrm.train import NonFinite, Trainer, train
+
+ARCH = {
+    "hidden_size": 16,
+    "num_heads": 2,
+    "expansion": 2,
+    "mlp_round_to": 8,
+    "H_layers": 1,
+    "L_layers": 1,
+    "halt_max_steps": 3,
+    "puzzle_emb_ndim": 16,
+    "forward_dtype": "float32",
+    "mixer": "attention",
+    "pos_encodings": "rope",
+}
+SMALL = {
+    "data_path": "sudoku-6x6-1k",
+    "global_batch_size": 8,
+    "epochs": "null",
+    "steps": 24,
+    "lr_warmup_steps": 4,
+    "log_every": 5,
+    "checkpoint_every": 4,
+    "eval_every": 12,
+    "eval_rows": 8,
+    "test_at_end": "false",
+    "device": "cpu",
+    "run_name": "x",
+    "project_name": "p",
+}
+KINDS = {
+    "hrm": {},
+    "trm": {"arch.levels": "shared", "arch.gradient": "last_cycle", "arch.halting": "halt_only", "ema": 0.9},
+    "muon": {"optimizer": "muon", "ema": 0.9, "random_H_cycles": "[1,3]", "grad_clip": 1.0, "arch.halt_max_steps": 1},
+    "adamw": {"optimizer": "adamw", "arch.forward_dtype": "bfloat16", "lr_schedule": "linear_decay"},
+}
+
+
+def overrides(**changes) -> list[str]:
+    values = {f"arch.{k}": v for k, v in ARCH.items()} | SMALL | changes
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def recipe(**changes):
+    return load_recipe("hrm-sudoku-1k", overrides(**changes))
+
+
+def metric_lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def fingerprint(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint: weights, mean, optimizer, carry."""
+    index = ckpt.read_json(checkpoint / "index.json")["sha256"]
+    groups = {name.rsplit("-", 1)[0] for name in index if name.endswith(".safetensors")}
+    return {f"{g}/{k}": v for g in sorted(groups) for k, v in ckpt.read_group(checkpoint, g).items()}
+
+
+def assert_same(one: Path, other: Path) -> None:
+    a, b = fingerprint(one), fingerprint(other)
+    assert a.keys() == b.keys() and any(key.startswith("optimizer/") for key in a)
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_pieces_is_bit_for_bit_in_one_stretch(kind, tmp_path):
+    whole = train(recipe(**KINDS[kind]), runs=tmp_path / "whole")
+    pieces = [train(recipe(**KINDS[kind]), runs=tmp_path / "pieces", resume="auto", max_steps=n) for n in (7, 1, 9, 50)]
+    assert [p.stopped for p in pieces] == ["steps", "steps", "steps", "finished"]
+    assert_same(whole.folder / "step_24", pieces[-1].folder / "step_24")
+    logs = [metric_lines(r.folder) for r in (whole, pieces[-1])]
+    assert [line["step"] for line in logs[0] if "eval/exact_accuracy" in line] == [12, 24]
+    evals = [[{k: v for k, v in line.items() if k.startswith("eval")} for line in log if "eval/rows" in line] for log in logs]
+    assert evals[0] == evals[1]
+
+
+def start(runs: Path, *extra: str, **changes) -> subprocess.Popen:
+    command = [sys.executable, "-m", "hrm", "train", "hrm-sudoku-1k", *overrides(**changes)]
+    command += ["--runs", str(runs), "--resume", "auto", *extra]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_at_random_moments_and_resumed_ends_with_the_same_weights(tmp_path):
+    """SIGKILL falls anywhere: start-up, steps, while a checkpoint is written. benchmarks/kill_and_resume.py does more."""
+    settings = dict(steps=300, checkpoint_every=2, eval_every=100, **{"arch.H_cycles": 1})
+    whole = train(recipe(**settings), runs=tmp_path / "whole")
+    moments = random.Random(0)
+    run = tmp_path / "killed" / "p" / "x"
+    kills = 0
+    while kills < 6:
+        process = start(tmp_path / "killed", **settings)
+        deadline = time.monotonic() + 60
+        before = (run / "last").read_text() if (run / "last").is_file() else ""
+        # let it get going, or kill it at once now and then
+        while kills % 3 and time.monotonic() < deadline and process.poll() is None:
+            if (run / "last").is_file() and (run / "last").read_text() != before:
+                break
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.4))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.communicate()
+        kills += 1
+        if (run / "last").is_file():
+            ckpt.read_group(ckpt.pointed(run, "last"), "weights")  # never half-written
+    assert kills >= 3
+    final = start(tmp_path / "killed", **settings)
+    out, err = final.communicate(timeout=120)
+    assert final.returncode == 0, err
+    assert_same(whole.folder / "step_300", run / "step_300")
+    assert not list(run.glob("*.partial"))
+    steps = [line["step"] for line in metric_lines(run)]
+    assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_and_ctrl_c_save_and_leave(number, tmp_path):
+    process = start(tmp_path, steps=100_000)
+    run = tmp_path / "p" / "x"
+    while not (run / "last").is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and "--resume auto goes on" in out and "Traceback" not in err
+    saved = ckpt.read_json(ckpt.pointed(run, "last") / "trainer.json")["step"]
+    assert f"left at step {saved} of" in out and saved > 0
+
+
+def test_two_processes_agree_with_one(tmp_path):
+    """Same global batch, gradients summed over ranks, duplicates of a puzzle's row gathered."""
+    changes = {"augment": "false", "arch.halt_max_steps": 1, "steps": 6, "eval_every": 6}
+    one = train(recipe(**changes), runs=tmp_path / "one")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "hrm", "train"]
+    command += ["hrm-sudoku-1k", *overrides(**changes), "--runs", str(tmp_path / "two")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    a = ckpt.read_group(one.folder / "step_6", "weights")
+    b = ckpt.read_group(tmp_path / "two" / "p" / "x" / "step_6", "weights")
+    for name in a:
+        # atan2 turns a rounding difference of a near-zero gradient into a step of up to lr: compare closely, not to the bit
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=2e-4, msg=name)
+    assert sum(line.startswith("step ") for line in ran.stdout.splitlines()) == len(metric_lines(tmp_path / "two/p/x"))
+
+
+def test_loss_falls_and_best_is_kept(tmp_path):
+    result = train(recipe(steps=150, eval_every=50, lr=3e-3, checkpoint_every=50), runs=tmp_path)
+    losses = [line["train/lm_loss"] for line in metric_lines(result.folder) if "train/lm_loss" in line]
+    assert losses[-1] < 0.8 * losses[0]
+    assert ckpt.pointed(result.folder, "best").is_dir() and ckpt.pointed(result.folder, "last").name == "step_150"
+    assert len(list(result.folder.glob("step_*"))) <= 3
+    for name in ("config.yaml", "environment.json"):
+        assert (result.folder / name).is_file()
+
+
+def test_the_test_split_is_read_once_at_the_end(tmp_path):
+    result = train(recipe(steps=2, test_at_end="true", eval_every="null"), runs=tmp_path)
+    assert result.metrics["test/rows"] == 1000
+    assert (result.folder / "test.json").is_file()
+    again = train(recipe(steps=2, test_at_end="true", eval_every="null"), runs=tmp_path, resume="auto")
+    assert again.metrics == {**result.metrics, "step": 2}
+
+
+def test_resume_refuses_another_recipe_and_init_from_takes_weights_only(tmp_path):
+    first = train(recipe(steps=4), runs=tmp_path)
+    with pytest.raises(ValueError, match="continue it with --resume auto"):
+        train(recipe(steps=4), runs=tmp_path)
+    with pytest.raises(ValueError, match=r"lr=0\.5.*started with"):
+        train(recipe(steps=8, lr=0.5), runs=tmp_path, resume="auto")
+    with pytest.raises(ValueError, match="neither a run folder"):
+        train(recipe(), runs=tmp_path, resume=str(tmp_path / "nowhere"))
+    longer = train(recipe(steps=8), runs=tmp_path, resume="auto")
+    assert longer.step == 8
+    fresh = train(recipe(steps=2, lr=1e-9, weight_decay=0, puzzle_emb_lr=0, run_name="y"), runs=tmp_path, init_from=str(first.folder / "step_8"))
+    a, b = ckpt.read_group(first.folder / "step_8", "weights"), ckpt.read_group(fresh.folder / "step_2", "weights")
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
+
+
+def test_damaged_checkpoints_are_refused_in_one_line(tmp_path):
+    folder = train(recipe(steps=4), runs=tmp_path).folder
+    shard = next((folder / "step_4").glob("optimizer-*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="missing or damaged"):
+        train(recipe(steps=8), runs=tmp_path, resume="auto")
+
+
+def poison(monkeypatch, at: set[int]) -> None:
+    """Make the gradient of the given steps not a number (once each)."""
+    original = Trainer._sum_gradients
+
+    def poisoned(self, params):
+        original(self, params)
+        if self.step in at:
+            at.remove(self.step)
+            params[0].grad.view(-1)[0] = float("nan")
+
+    monkeypatch.setattr(Trainer, "_sum_gradients", poisoned)
+
+
+def test_a_non_finite_gradient_stops_the_run_and_names_step_checkpoint_and_cure(tmp_path, monkeypatch):
+    poison(monkeypatch, {7})
+    with pytest.raises(NonFinite, match=r"step 7; last good checkpoint: .*step_4; try"):
+        train(recipe(), runs=tmp_path)
+    assert ckpt.pointed(tmp_path / "p" / "x", "last").name == "step_4"
+    for tensor in fingerprint(tmp_path / "p" / "x" / "step_4").values():
+        assert not tensor.is_floating_point() or torch.isfinite(tensor).all()
+
+
+def test_rollback_returns_to_the_last_checkpoint_and_goes_on_with_other_batches(tmp_path, monkeypatch):
+    poison(monkeypatch, {7})
+    result = train(recipe(non_finite="rollback"), runs=tmp_path)
+    assert result.stopped == "finished" and result.step == 24
+    assert sum("rollback" in line for line in metric_lines(result.folder)) == 1
+    assert ckpt.read_json(result.folder / "step_24" / "trainer.json")["rollbacks"] == 1
+
+
+def test_tensorboard_is_a_switch(tmp_path):
+    result = train(recipe(steps=5, tensorboard="true", eval_every="null"), runs=tmp_path)
+    assert list((result.folder / "tensorboard").glob("events*"))
+
+
+def test_shards_stay_under_their_limit_and_come_back_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(ckpt, "SHARD_BYTES", 1000)
+    tensors = {"a": torch.randn(7, 300), "b": torch.randn(3), "c": torch.arange(400), "d": torch.tensor(1.5)}
+    ckpt.write_folder(tmp_path / "f", {"weights": tensors}, {"x.json": {"k": 1}})
+    files = list((tmp_path / "f").glob("weights-*.safetensors"))
+    assert len(files) > 8 and all(file.stat().st_size < 1000 + 400 for file in files)
+    back = ckpt.read_group(tmp_path / "f", "weights")
+    assert back.keys() == tensors.keys() and all(torch.equal(back[k], tensors[k]) for k in tensors)
