@@ -1,0 +1,65 @@
+"""Recipes and overrides: typed, closed, and helpful about mistakes."""
+
+import pytest
+
+from hrm.config import dotted_keys, load_recipe, recipe_names
+from hrm.config import Recipe  # isort: skip
+
+
+def test_overrides_reach_nested_keys_and_keep_their_types():
+    recipe = load_recipe("hrm-sudoku-1k", ["arch.L_cycles=8", "lr=7e-5", "augment=false", "random_H_cycles=[1,3]"])
+    assert (recipe.arch.L_cycles, recipe.lr, recipe.augment, recipe.random_H_cycles) == (8, 7e-5, False, (1, 3))
+
+
+def test_papers_settings_are_in_the_recipe():
+    recipe = load_recipe("hrm-sudoku-1k")
+    assert (recipe.global_batch_size, recipe.lr, recipe.weight_decay, recipe.lr_warmup_steps) == (768, 1e-4, 1.0, 2000)
+    assert (recipe.beta1, recipe.beta2, recipe.epochs, recipe.arch.halt_max_steps) == (0.9, 0.95, 20000, 16)
+    assert recipe.total_steps(1000) == 26_041  # as the reference counts, peers.md 3.1
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("L_cycles=3", "unknown key 'L_cycles'; did you mean 'arch.L_cycles'"),
+        ("arch.Lcycles=3", "did you mean 'arch.L_cycles'"),
+        ("learning_rate=3", "unknown key 'learning_rate'"),
+        ("lr=fast", "lr='fast'"),
+        ("lr=-1", "lr=-1: .*greater than 0"),
+        ("arch.levels=both", "'separate', 'shared' or 'single'"),
+        ("arch.num_heads=7", "not a multiple of num_heads=7"),
+        ("steps=5", "either epochs or steps"),
+        ("random_H_cycles=[5,2]", "smallest, largest"),
+        ("arch=3", "arch"),
+        ("justtext", "write key=value"),
+        ("=3", "write key=value"),
+        ("lr=${nope}", "nope"),
+    ],
+)
+def test_mistakes_get_one_line_with_the_nearest_right_name(override, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        load_recipe("hrm-sudoku-1k", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_and_broken_recipe_files(tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'trm-sudoku-1k'"):
+        load_recipe("trm-sudoku")
+    with pytest.raises(ValueError, match="no recipe file"):
+        load_recipe(str(tmp_path / "none.yaml"))
+    (tmp_path / "a.yaml").write_text("lr: [1")
+    with pytest.raises(ValueError, match=r"a\.yaml"):
+        load_recipe(str(tmp_path / "a.yaml"))
+    (tmp_path / "b.yaml").write_text("just text")
+    with pytest.raises(ValueError, match=r"b\.yaml"):
+        load_recipe(str(tmp_path / "b.yaml"))
+
+
+def test_a_users_own_recipe_file_works(tmp_path):
+    (tmp_path / "mine.yaml").write_text("data_path: sudoku-6x6-1k\nsteps: 5\narch: {hidden_size: 64, num_heads: 2}\n")
+    assert load_recipe(str(tmp_path / "mine.yaml")).arch.hidden_size == 64
+
+
+def test_known_keys_and_recipes():
+    assert {"lr", "arch.H_cycles", "global_batch_size"} <= set(dotted_keys(Recipe))
+    assert {"hrm-sudoku-1k", "trm-sudoku-1k", "sudoku-6x6-demo", "sudoku-cpu"} <= set(recipe_names())
