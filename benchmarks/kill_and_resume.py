@@ -22,10 +22,10 @@ import torch
 from hrm import checkpoint as ckpt
 
 SETTINGS = """
-data_path=sudoku-6x6-1k arch.hidden_size=32 arch.num_heads=2 arch.H_layers=1 arch.L_layers=1 arch.puzzle_emb_ndim=32
-arch.forward_dtype=float32 arch.expansion=2 arch.mlp_round_to=8 arch.halt_max_steps=4 global_batch_size=8 epochs=null
-ema=0.99 lr_warmup_steps=10 log_every=7 checkpoint_every=3 eval_every=150 eval_rows=32 test_at_end=false device=cpu
-project_name=p run_name=x
+data_path=sudoku-6x6-1k arch.hidden_size=32 arch.num_heads=2 arch.H_layers=1 arch.L_layers=1
+arch.puzzle_emb_ndim=32 arch.forward_dtype=float32 arch.expansion=2 arch.mlp_round_to=8 arch.halt_max_steps=4
+global_batch_size=8 epochs=null ema=0.99 lr_warmup_steps=10 log_every=7 checkpoint_every=3 eval_every=150
+eval_rows=32 test_at_end=false device=cpu project_name=p run_name=x
 """.split()
 
 
@@ -37,7 +37,9 @@ def command(runs: Path, steps: int) -> list[str]:
 def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     index = ckpt.read_json(checkpoint / "index.json")["sha256"]
     groups = sorted({name.rsplit("-", 1)[0] for name in index if name.endswith(".safetensors")})
-    return {f"{group}/{name}": tensor for group in groups for name, tensor in ckpt.read_group(checkpoint, group).items()}
+    return {
+        f"{group}/{name}": tensor for group in groups for name, tensor in ckpt.read_group(checkpoint, group).items()
+    }
 
 
 def main() -> int:
@@ -66,12 +68,18 @@ def main() -> int:
             process.kill()
             process.wait()
             writing = any(run.glob("*.partial")) if run.exists() else False
-            fell["while a checkpoint was written" if writing else "in training" if last(run) != before else "in start-up"] += 1
+            fell[
+                "while a checkpoint was written" if writing else "in training" if last(run) != before else "in start-up"
+            ] += 1
             if (run / "last").is_file():
                 tensors(ckpt.pointed(run, "last"))  # raises if half-written
         subprocess.run(command(killed, asked.steps), env=environment, check=True, stdout=subprocess.DEVNULL)
         one, other = (tensors(runs / "p" / "x" / f"step_{asked.steps}") for runs in (whole, killed))
-        differing = [key for key in one.keys() | other.keys() if key not in one or key not in other or not torch.equal(one[key], other[key])]
+        differing = [
+            key
+            for key in one.keys() | other.keys()
+            if key not in one or key not in other or not torch.equal(one[key], other[key])
+        ]
         print(f"{asked.kills} kills ({dict(fell)}), {asked.steps} steps, {len(one)} tensors, {len(differing)} differ")
         return 1 if differing else 0
 

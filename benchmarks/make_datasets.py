@@ -11,6 +11,8 @@ puzzles with 2×3 boxes, minimal and unique, no two alike. `--check` compares wi
 import argparse
 import gzip
 import sys
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,18 @@ FOLDER = Path(__file__).parents[1] / "src" / "hrm" / "datasets"
 SEED = 20261123
 
 
+def hard_val_rows(taken: set[int]) -> Iterator[Row]:
+    """Hard puzzles whose solution grids are not among `taken`, nor twice, up to symmetry."""
+    task = Sudoku()
+    for number in count():
+        rng = np.random.default_rng([SEED, number])
+        puzzle, solution, rating = task.harden(task.generate(rng)[0], rng, steps=int(rng.integers(2, 12)))
+        key = task.same_orbit_key(solution)
+        if key not in taken:
+            taken.add(key)
+            yield Row("hrm-generated", task.format(puzzle), task.format(solution), rating)
+
+
 def hard_val() -> dict[str, list[Row]]:
     task = Sudoku()
     taken = {
@@ -29,30 +43,24 @@ def hard_val() -> dict[str, list[Row]]:
         for split in ("train", "test")
         for row in read_csv(FOLDER / f"sudoku_hard_{split}.csv.gz")
     }
-    rows: list[Row] = []
-    number = 0
-    while len(rows) < 256:
-        rng = np.random.default_rng([SEED, number])
-        number += 1
-        puzzle, solution, rating = task.harden(task.generate(rng)[0], rng, steps=int(rng.integers(2, 12)))
-        key = task.same_orbit_key(solution)
-        if key not in taken:
-            taken.add(key)
-            rows.append(Row("hrm-generated", task.format(puzzle), task.format(solution), rating))
-    return {"sudoku_hard_val": rows}
+    return {"sudoku_hard_val": list(islice(hard_val_rows(taken), 256))}
 
 
-def six_by_six() -> dict[str, list[Row]]:
+def six_by_six_rows() -> Iterator[Row]:
+    """Minimal 6x6 puzzles, no two alike."""
     task = Sudoku(2, 3)
     rng = np.random.default_rng([SEED, 6])
     seen: set[str] = set()
-    rows: list[Row] = []
-    while len(rows) < 2256:
+    while True:
         puzzle, solution = task.generate(rng)
         text = task.format(puzzle)
         if text not in seen:
             seen.add(text)
-            rows.append(Row("hrm-generated", text, task.format(solution), task.rate(puzzle)))
+            yield Row("hrm-generated", text, task.format(solution), task.rate(puzzle))
+
+
+def six_by_six() -> dict[str, list[Row]]:
+    rows = list(islice(six_by_six_rows(), 2256))
     return {"sudoku_6x6_train": rows[:1000], "sudoku_6x6_val": rows[1000:1256], "sudoku_6x6_test": rows[1256:]}
 
 

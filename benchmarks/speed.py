@@ -40,8 +40,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--reference", help="checkout of sapientinc/HRM")
     asked = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-          f"bf16 matrix products {ceiling() / 1e9:.0f} GFLOP/s, `{' '.join(sys.argv)}`\n")
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"bf16 matrix products {ceiling() / 1e9:.0f} GFLOP/s, `{' '.join(sys.argv)}`\n"
+    )
     contenders = training(asked) if asked.what == "train" else solving(asked)
     report(contenders, asked.rounds)
 
@@ -70,7 +72,8 @@ def report(contenders: list[Contender], rounds: int) -> None:
         middle = statistics.median(times[name])
         rate = flops[name] / middle
         spread = f"{min(times[name]):.3f}–{max(times[name]):.3f}"
-        print(f"| {name} | {unit} | {middle:.3f} | {spread} | {flops[name] / 1e9:.2f} | {rate / 1e9:.0f} | {rate / top:.0%} | {base / middle:.2f} |")
+        work_done = f"{flops[name] / 1e9:.2f} | {rate / 1e9:.0f} | {rate / top:.0%}"
+        print(f"| {name} | {unit} | {middle:.3f} | {spread} | {work_done} | {base / middle:.2f} |")
 
 
 def ceiling(size: int = 2048) -> float:

@@ -43,11 +43,18 @@ def test_a_references_checkpoint_loads_and_answers_as_recorded(fixture, prefix, 
 
 
 def test_without_the_yaml_the_tensors_tell_all_but_the_cycles(tmp_path):
-    path, config, _ = reference_file(PARITY[-1], tmp_path / "run", with_yaml=False)
+    path, _, _ = reference_file(PARITY[-1], tmp_path / "run", with_yaml=False)
     found = ckpt.load_weights(path, "cpu", overrides={"puzzle_emb_len": 4, "num_heads": 2})
     assert found.task == "sudoku"
     ours = found.model.config
-    assert (ours.levels, ours.mixer, ours.seq_len, ours.L_layers, ours.H_cycles, ours.L_cycles) == ("shared", "mlp", 81, 2, 3, 6)
+    assert (ours.levels, ours.mixer, ours.seq_len, ours.L_layers, ours.H_cycles, ours.L_cycles) == (
+        "shared",
+        "mlp",
+        81,
+        2,
+        3,
+        6,
+    )
 
 
 def test_an_unknown_vocabulary_needs_a_length_and_wrong_identifiers_are_explained(tmp_path):
@@ -104,7 +111,9 @@ def test_other_contents_get_one_line(tmp_path):
         hrm.load(tmp_path)
 
 
-@pytest.mark.parametrize("changes", [{}, TRM, TRM | {"mixer": "mlp", "pos_encodings": "none"}, {"pos_encodings": "learned"}])
+@pytest.mark.parametrize(
+    "changes", [{}, TRM, TRM | {"mixer": "mlp", "pos_encodings": "none"}, {"pos_encodings": "learned"}]
+)
 def test_our_weights_write_in_the_references_form_and_come_back(changes, tmp_path):
     model = HRM(tiny(vocab_size=11, seq_len=81, mlp_round_to=256, forward_dtype="bfloat16", **changes))
     ckpt.save_reference(model, tmp_path / "ref" / "step_5")
@@ -118,7 +127,11 @@ def test_our_weights_write_in_the_references_form_and_come_back(changes, tmp_pat
 
 
 def test_what_the_reference_cannot_hold_is_refused_by_name(tmp_path):
-    for changes, word in (({"levels": "single"}, "single"), ({"pos_encodings": "rope2d"}, "rope2d|pos_encodings"), ({}, "mlp_round_to")):
+    for changes, word in (
+        ({"levels": "single"}, "single"),
+        ({"pos_encodings": "rope2d"}, "rope2d|pos_encodings"),
+        ({}, "mlp_round_to"),
+    ):
         with pytest.raises(ValueError, match=word):
             ckpt.save_reference(HRM(tiny(**changes)), tmp_path / "step_1")
         assert not list(tmp_path.iterdir())
@@ -131,7 +144,9 @@ def test_our_folder_round_trip_is_exact_and_says_what_it_is(tmp_path):
     assert found.model.config == model.config and found.card == {"trained_on": "nothing"}
     batch = batch_for(model.config)
     ours = model(model.initial_state(4), batch["inputs"], model.puzzle_rows(batch["puzzle_identifiers"]))[1]
-    theirs = found.model(found.model.initial_state(4), batch["inputs"], found.model.puzzle_rows(batch["puzzle_identifiers"]))[1]
+    theirs = found.model(
+        found.model.initial_state(4), batch["inputs"], found.model.puzzle_rows(batch["puzzle_identifiers"])
+    )[1]
     assert torch.equal(ours.logits, theirs.logits)
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from hrm.config import dotted_keys, load_recipe, recipe_names
+
 from hrm.config import Recipe  # isort: skip
 
 

@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
+from conftest import TRM, batch_for, tiny
 
 from hrm.config import ModelConfig, Recipe, load_recipe, recipe_names
 from hrm.model import HRM, RotaryPositions, rms_norm, trunc_normal_
-
-from conftest import TRM, batch_for, tiny
 
 KINDS = {
     "hrm": {},
@@ -150,7 +149,9 @@ def test_parameter_counts_are_the_references():
     }.items():
         arch = load_recipe(name if name in recipe_names() else "trm-sudoku-1k").arch
         with torch.device("meta"):
-            model = HRM(ModelConfig(**arch.model_dump() | {"forward_dtype": "bfloat16"} | changes, vocab_size=11, seq_len=81))
+            model = HRM(
+                ModelConfig(**arch.model_dump() | {"forward_dtype": "bfloat16"} | changes, vocab_size=11, seq_len=81)
+            )
         table = model.puzzle_emb.weights.numel()
         states = model.H_init.numel() + model.L_init.numel()
         counted[name] = (sum(p.numel() for p in model.parameters()), table, states)

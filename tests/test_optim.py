@@ -77,7 +77,12 @@ def test_schedules():
 def test_every_parameter_has_exactly_one_optimizer():
     for name in ("hrm-sudoku-1k", "trm-sudoku-1k", "sudoku-cpu"):
         model = HRM(tiny())
-        held = [p for optimizer, _ in build_optimizers(model, load_recipe(name)) for g in optimizer.param_groups for p in g["params"]]
+        held = [
+            p
+            for optimizer, _ in build_optimizers(model, load_recipe(name))
+            for g in optimizer.param_groups
+            for p in g["params"]
+        ]
         assert {id(p) for p in held} == {id(p) for p in model.parameters()} and len(held) == len({id(p) for p in held})
 
 

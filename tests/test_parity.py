@@ -65,7 +65,9 @@ def test_a_change_of_one_entry_is_found(key, tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("key", ["eval/segment2/logits", "eval/segment3/z_H", "train/step1/loss", "train/step3/grad/inner.lm_head.weight"])
+@pytest.mark.parametrize(
+    "key", ["eval/segment2/logits", "eval/segment3/z_H", "train/step1/loss", "train/step3/grad/inner.lm_head.weight"]
+)
 def test_not_a_number_is_found(key, value, tmp_path):
     def change(tensors, _):
         tensors[key] = tensors[key].clone()

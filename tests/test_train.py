@@ -87,7 +87,9 @@ def test_in_pieces_is_bit_for_bit_in_one_stretch(kind, tmp_path):
     assert_same(whole.folder / "step_24", pieces[-1].folder / "step_24")
     logs = [metric_lines(r.folder) for r in (whole, pieces[-1])]
     assert [line["step"] for line in logs[0] if "eval/exact_accuracy" in line] == [12, 24]
-    evals = [[{k: v for k, v in line.items() if k.startswith("eval")} for line in log if "eval/rows" in line] for log in logs]
+    evals = [
+        [{k: v for k, v in line.items() if k.startswith("eval")} for line in log if "eval/rows" in line] for log in logs
+    ]
     assert evals[0] == evals[1]
 
 
@@ -124,7 +126,7 @@ def test_killed_at_random_moments_and_resumed_ends_with_the_same_weights(tmp_pat
             ckpt.read_group(ckpt.pointed(run, "last"), "weights")  # never half-written
     assert kills >= 3
     final = start(tmp_path / "killed", **settings)
-    out, err = final.communicate(timeout=120)
+    _, err = final.communicate(timeout=120)
     assert final.returncode == 0, err
     assert_same(whole.folder / "step_300", run / "step_300")
     assert not list(run.glob("*.partial"))
@@ -150,9 +152,20 @@ def test_two_processes_agree_with_one(tmp_path):
     """Same global batch, gradients summed over ranks, duplicates of a puzzle's row gathered."""
     changes = {"augment": "false", "arch.halt_max_steps": 1, "steps": 6, "eval_every": 6}
     one = train(recipe(**changes), runs=tmp_path / "one")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "hrm", "train"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "hrm",
+        "train",
+    ]
     command += ["hrm-sudoku-1k", *overrides(**changes), "--runs", str(tmp_path / "two")]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    ran = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert ran.returncode == 0, ran.stderr[-2000:]
     a = ckpt.read_group(one.folder / "step_6", "weights")
     b = ckpt.read_group(tmp_path / "two" / "p" / "x" / "step_6", "weights")
@@ -190,7 +203,11 @@ def test_resume_refuses_another_recipe_and_init_from_takes_weights_only(tmp_path
         train(recipe(), runs=tmp_path, resume=str(tmp_path / "nowhere"))
     longer = train(recipe(steps=8), runs=tmp_path, resume="auto")
     assert longer.step == 8
-    fresh = train(recipe(steps=2, lr=1e-9, weight_decay=0, puzzle_emb_lr=0, run_name="y"), runs=tmp_path, init_from=str(first.folder / "step_8"))
+    fresh = train(
+        recipe(steps=2, lr=1e-9, weight_decay=0, puzzle_emb_lr=0, run_name="y"),
+        runs=tmp_path,
+        init_from=str(first.folder / "step_8"),
+    )
     a, b = ckpt.read_group(first.folder / "step_8", "weights"), ckpt.read_group(fresh.folder / "step_2", "weights")
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)

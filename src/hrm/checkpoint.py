@@ -333,10 +333,10 @@ def restore_optimizers(optimizers: list[torch.optim.Optimizer], flat: dict[str, 
 KNOWN_TASKS = {11: ("sudoku", 81), 6: ("maze", 900), 12: ("arc", 900)}
 """Vocabulary size -> task and sequence length of the published checkpoints."""
 
-SAME_NAME = (
-    "H_cycles L_cycles H_layers L_layers hidden_size expansion num_heads pos_encodings rms_norm_eps rope_theta "
-    "halt_max_steps halt_exploration_prob forward_dtype puzzle_emb_ndim vocab_size seq_len num_puzzle_identifiers"
-).split()
+SAME_NAME = """
+H_cycles L_cycles H_layers L_layers hidden_size expansion num_heads pos_encodings rms_norm_eps rope_theta
+halt_max_steps halt_exploration_prob forward_dtype puzzle_emb_ndim vocab_size seq_len num_puzzle_identifiers
+""".split()
 DROPPED = ("batch_size", "causal", "name", "loss")
 TRM_ONLY = ("mlp_t", "puzzle_emb_len", "no_ACT_continue")
 
@@ -428,7 +428,9 @@ def reference_tensors(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings(action="ignore"):  # about pickle protocols; the user gets our line instead
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ValueError(f"{path}: holds more than tensors, or is no checkpoint; loading it could run code: refused") from None
+        raise ValueError(
+            f"{path}: holds more than tensors, or is no checkpoint; loading it could run code: refused"
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
         raise ValueError(f"{path}: not a readable checkpoint: {first_line(error)[:160]}") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -447,7 +449,9 @@ def arch_beside(path: Path) -> dict[str, Any]:
         arch = yaml.safe_load(beside.read_text())["arch"]
         return {key: value for key, value in arch.items() if key not in DROPPED}
     except (yaml.YAMLError, TypeError, KeyError, AttributeError):
-        raise ValueError(f"{beside}: expected YAML with an 'arch' block; move it away to load by the tensors alone") from None
+        raise ValueError(
+            f"{beside}: expected YAML with an 'arch' block; move it away to load by the tensors alone"
+        ) from None
 
 
 def count_layers(tensors: dict[str, Tensor], level: str) -> int:
@@ -464,7 +468,9 @@ def save_reference(model: HRM, path: Path) -> None:
 
     config = model.config
     kind = {"separate": "hrm", "shared": "trm"}.get(config.levels)
-    arch = {key: getattr(config, key) for key in SAME_NAME if key not in ("vocab_size", "seq_len", "num_puzzle_identifiers")}
+    arch = {
+        key: getattr(config, key) for key in SAME_NAME if key not in ("vocab_size", "seq_len", "num_puzzle_identifiers")
+    }
     if kind == "trm":
         arch |= {"mlp_t": config.mixer == "mlp", "puzzle_emb_len": config.puzzle_emb_len}
         arch |= {"no_ACT_continue": config.halting == "halt_only"}
@@ -482,5 +488,7 @@ def save_reference(model: HRM, path: Path) -> None:
     aside = path.with_name(path.name + ".partial")
     prefixed = {f"_orig_mod.model.inner.{key}": value.cpu() for key, value in model.state_dict().items()}
     torch.save(prefixed, aside)
-    write_synced(path.with_name("all_config.yaml"), yaml.safe_dump({"arch": {"name": name, "loss": loss, **arch}}).encode())
+    write_synced(
+        path.with_name("all_config.yaml"), yaml.safe_dump({"arch": {"name": name, "loss": loss, **arch}}).encode()
+    )
     os.replace(aside, path)

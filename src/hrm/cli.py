@@ -47,7 +47,9 @@ def main() -> None:
 @app.command()
 def solve(
     task: Annotated[str, typer.Argument(help="which kind of puzzle: sudoku")],
-    puzzle: Annotated[str, typer.Argument(help="81 characters with . or 0 for blanks, a file, or - for standard input")],
+    puzzle: Annotated[
+        str, typer.Argument(help="81 characters with . or 0 for blanks, a file, or - for standard input")
+    ],
     weights: Annotated[str | None, typer.Option(help="shipped weights, run folder, weights folder or file")] = None,
     output: Annotated[str, typer.Option("--format", help="text, json (lines) or csv")] = "text",
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="draw every segment (one puzzle)")] = False,
@@ -231,7 +233,9 @@ def lines_as_they_come(descriptor: int) -> Iterator[list[str]]:
 @app.command("eval")
 def evaluate_command(
     weights: Annotated[str, typer.Argument(help="shipped weights, run folder, weights folder or a reference's file")],
-    data: Annotated[str, typer.Option(help="CSV (source,question,answer,rating), data-set folder or built-in set")] = "sudoku-hard-1k",
+    data: Annotated[
+        str, typer.Option(help="CSV (source,question,answer,rating), data-set folder or built-in set")
+    ] = "sudoku-hard-1k",
     split: Annotated[str, typer.Option(help="split of a folder or built-in set: test, val or train")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="only the first N rows")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="write the report here")] = None,
@@ -268,10 +272,14 @@ def evaluate_command(
     print(f"exact@1        {report['exact@1']:.2%}   95 % interval {low:.2%} to {high:.2%}")
     print(f"cell accuracy  {report['cell_accuracy']:.2%}")
     print(f"verified       {report['verified']:.2%}   by the puzzle's own rules")
-    print(f"segments       {report['mean_segments']:.2f} on average, at most {report['max_segments']}, halt={report['halt']}")
+    print(
+        f"segments       {report['mean_segments']:.2f} on average, at most {report['max_segments']}, halt={report['halt']}"
+    )
     if report["q_halt"]:
         q = report["q_halt"]
-        print(f"q_halt         right about itself {q['accuracy']:.2%}, calibration error {q['expected_calibration_error']:.3f}")
+        print(
+            f"q_halt         right about itself {q['accuracy']:.2%}, calibration error {q['expected_calibration_error']:.3f}"
+        )
     print(f"time           {report['seconds']:.1f} s, {report['seconds'] / report['rows'] * 1000:.2f} ms a puzzle")
 
 
@@ -299,9 +307,13 @@ def parity(files: Annotated[list[Path], typer.Argument(help="fixture files (*.sa
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="a recipe of the package (see `hrm recipes`) or a YAML file")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for example arch.L_cycles=8 lr=1e-4")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, for example arch.L_cycles=8 lr=1e-4")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="where run folders live: RUNS/<project>/<run>")] = Path("runs"),
-    resume: Annotated[str | None, typer.Option(help="auto: continue the run if it exists; PATH: that run or checkpoint")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="auto: continue the run if it exists; PATH: that run or checkpoint")
+    ] = None,
     init_from: Annotated[str | None, typer.Option(help="start from these weights, with fresh optimizers")] = None,
     max_minutes: Annotated[float | None, typer.Option(min=0, help="leave, resumable, after this many minutes")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="leave, resumable, after this many steps")] = None,
@@ -337,7 +349,9 @@ def train(
     if result.stopped == "finished":
         print(f"finished {result.step} steps: {result.folder}")
     else:
-        print(f"left at step {result.step} of {result.total} ({result.stopped}): {result.folder}; --resume auto goes on")
+        print(
+            f"left at step {result.step} of {result.total} ({result.stopped}): {result.folder}; --resume auto goes on"
+        )
     for name, value in result.metrics.items():
         if name.endswith(("exact_accuracy", "rows")):
             print(f"{name} {value:.4g}")
@@ -354,11 +368,15 @@ def recipes() -> None:
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(help="weights of ours, or a checkpoint of sapientinc/HRM or TinyRecursiveModels")],
+    source: Annotated[
+        str, typer.Argument(help="weights of ours, or a checkpoint of sapientinc/HRM or TinyRecursiveModels")
+    ],
     target: Annotated[Path, typer.Argument(help="folder for our form; file name (…/step_N) for the reference's")],
     to: Annotated[str, typer.Option(help="hrm (our folder) or reference (state dict and all_config.yaml)")] = "hrm",
     seq_len: Annotated[int | None, typer.Option(min=1, help="cells, where the checkpoint does not tell")] = None,
-    set_field: Annotated[list[str] | None, typer.Option("--set", help="field of the reference's arch, such as L_cycles=8")] = None,
+    set_field: Annotated[
+        list[str] | None, typer.Option("--set", help="field of the reference's arch, such as L_cycles=8")
+    ] = None,
 ) -> None:
     """Convert weights between our form and the references'."""
     import yaml
@@ -389,7 +407,9 @@ def data_build(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     val: Annotated[int | None, typer.Option(min=0, help="validation puzzles, apart by solution grid")] = None,
     test_source: Annotated[str | None, typer.Option(help="CSV with the test split")] = None,
-    num_aug: Annotated[int, typer.Option(min=0, help="augmented copies of each puzzle, as the reference writes them")] = 0,
+    num_aug: Annotated[
+        int, typer.Option(min=0, help="augmented copies of each puzzle, as the reference writes them")
+    ] = 0,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
     size: Annotated[int, typer.Option(help="side of generated grids: 4, 6, 9, 16, 25")] = 9,
     overwrite: Annotated[bool, typer.Option("--overwrite/--no-overwrite")] = False,

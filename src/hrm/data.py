@@ -200,7 +200,9 @@ def load_split(path: str, split: str) -> Split:
         raise ValueError(f"{path}: neither a data-set folder nor a built-in set{nearest(path, list(BUILTIN))}")
     if not (folder / "dataset.json").is_file():
         held = [name for name in SPLITS if (Path(path) / name / "dataset.json").is_file()]
-        raise ValueError(f"{path}: has no split '{split}'" + (f", only {', '.join(held)}" if held else "; see `hrm data build`"))
+        raise ValueError(
+            f"{path}: has no split '{split}'" + (f", only {', '.join(held)}" if held else "; see `hrm data build`")
+        )
     try:
         metadata = Metadata(**json.loads((folder / "dataset.json").read_text()))
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
@@ -231,9 +233,13 @@ def check_arrays(part: dict[str, np.ndarray], metadata: Metadata, where: str) ->
     for field in ("inputs", "labels"):
         tokens = part[field]
         if tokens.ndim != 2 or tokens.shape != (count, metadata.seq_len) or tokens.dtype.kind not in "iu":
-            raise ValueError(f"{where}{field}.npy: expected integers of shape ({count}, {metadata.seq_len}), got {tokens.dtype} {tokens.shape}")
+            raise ValueError(
+                f"{where}{field}.npy: expected integers of shape ({count}, {metadata.seq_len}), got {tokens.dtype} {tokens.shape}"
+            )
         if tokens.size and (tokens.min() < 0 or tokens.max() >= metadata.vocab_size):
-            raise ValueError(f"{where}{field}.npy: tokens must lie in 0..{metadata.vocab_size - 1}, found {tokens.min()}..{tokens.max()}")
+            raise ValueError(
+                f"{where}{field}.npy: tokens must lie in 0..{metadata.vocab_size - 1}, found {tokens.min()}..{tokens.max()}"
+            )
         part[field] = np.ascontiguousarray(tokens, np.uint8)
     puzzles = len(part["puzzle_identifiers"])
     for field, last, length in (("puzzle_indices", count, puzzles + 1), ("group_indices", puzzles, None)):
@@ -256,7 +262,9 @@ def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
             "inputs": np.concatenate((whole["inputs"], part["inputs"])),
             "labels": np.concatenate((whole["labels"], part["labels"])),
             "puzzle_identifiers": np.concatenate((whole["puzzle_identifiers"], part["puzzle_identifiers"])),
-            "puzzle_indices": np.concatenate((whole["puzzle_indices"], part["puzzle_indices"][1:] + len(whole["inputs"]))),
+            "puzzle_indices": np.concatenate(
+                (whole["puzzle_indices"], part["puzzle_indices"][1:] + len(whole["inputs"]))
+            ),
             "group_indices": np.concatenate(
                 (whole["group_indices"], part["group_indices"][1:] + len(whole["puzzle_identifiers"]))
             ),
@@ -301,7 +309,8 @@ def build_sudoku(
     side `size` from `seed`: `subsample` for training, 1,000 by default, as many for the test). The subsample is drawn
     by `seed`. Validation puzzles (`val`; default a tenth of what is trained on, at most 256) come from the rows that the
     subsample leaves over; the test split from `test_source`, from the hub's or the built-in's own test file, or from the
-    rest left over. No solution grid, up to symmetry, is in two splits; training and test rows win over validation.
+    rest left over. No solution grid, up to symmetry, is in two splits, but that a test file given as such is left whole
+    and may share grids with training.
     """
     task = Sudoku.for_cells(size * size)
     rng = np.random.Generator(np.random.Philox(seed))
@@ -314,22 +323,27 @@ def build_sudoku(
             raise ValueError(f"--min-rating {min_rating}: no row is that hard")
     order = rng.permutation(len(train))
     if subsample is not None and subsample > len(train):
-        raise ValueError(f"--subsample {subsample}: the source has only {len(train)} rows" + (" of that rating" if min_rating else ""))
+        raise ValueError(
+            f"--subsample {subsample}: the source has only {len(train)} rows"
+            + (" of that rating" if min_rating else "")
+        )
     chosen = np.sort(order[: subsample or len(train)])
     spare = [train[k] for k in order[len(chosen) :]]
     picked = [train[k] for k in chosen]
 
     wanted = val if val is not None else min(256, len(picked) // 10)
-    test = pools.test
-    val_rows = pools.val[:wanted] if pools.val else spare[:wanted]
-    if not test:
-        test = spare[len(val_rows) :] if not pools.val else spare
-    seen = orbit_keys(task, picked)
-    if not pools.test:  # a test split cut from the training source must not share its grids; a given one is left whole
-        test = apart(task, test, seen)
-    val_rows = apart(task, val_rows, seen | orbit_keys(task, test))
+    in_train = orbit_keys(task, picked)
+    spare = apart(task, spare, in_train)
+    if pools.test:  # given whole; validation keeps clear of it
+        test = pools.test
+        val_rows = apart(task, pools.val or spare, in_train | orbit_keys(task, test))[:wanted]
+    else:  # both cut from what is left over
+        val_rows = spare[:wanted]
+        test = apart(task, spare[wanted:], orbit_keys(task, val_rows))
     if val is not None and len(val_rows) < val:
-        raise ValueError(f"--val {val}: only {len(val_rows)} rows are left over whose solution grids are not in train or test")
+        raise ValueError(
+            f"--val {val}: only {len(val_rows)} rows are left over whose solution grids are not in train or test"
+        )
 
     puzzles, answers = checked_grids(picked, task, source)
     splits = {"train": augmented_split(task, puzzles, answers, num_aug, seed)}
@@ -367,7 +381,9 @@ def source_pools(
         train, own_val, test = (read_csv(folder / f"{stem}_{split}.csv.gz") for split in SPLITS)
         return Pools(builtin_task, train, own_val, given_test or test)
     if not Path(source).is_file():
-        raise ValueError(f"--source {source}: no such file; else 'hf', 'generate' or a built-in set ({', '.join(BUILTIN)})")
+        raise ValueError(
+            f"--source {source}: no such file; else 'hf', 'generate' or a built-in set ({', '.join(BUILTIN)})"
+        )
     return Pools(task, read_csv(source), [], given_test)
 
 
@@ -391,11 +407,15 @@ def from_hub(file: str) -> str:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
-        raise ValueError("--source hf needs the extra: pip install 'hrm-torch[hub]'; or give --source FILE.csv") from None
+        raise ValueError(
+            "--source hf needs the extra: pip install 'hrm-torch[hub]'; or give --source FILE.csv"
+        ) from None
     try:
         return hf_hub_download("sapientinc/sudoku-extreme", file, repo_type="dataset")
     except Exception as error:  # the hub's client raises many kinds; the user needs the way around
-        raise ValueError(f"--source hf: {file} cannot be had ({type(error).__name__}); give --source FILE.csv") from None
+        raise ValueError(
+            f"--source hf: {file} cannot be had ({type(error).__name__}); give --source FILE.csv"
+        ) from None
 
 
 def orbit_keys(task: Sudoku, rows: list[Row]) -> set[int]:
@@ -428,9 +448,16 @@ def augmented_split(task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, num_
 
 def write_dataset(out: Path, splits: dict[str, Split], counts: dict[str, int], overwrite: bool) -> Report:
     """Write splits aside and rename; refuses to replace what is no data set of ours."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (overwrite and (out / "hashes.json").is_file()):
+    if (
+        out.exists()
+        and (not out.is_dir() or any(out.iterdir()))
+        and not (overwrite and (out / "hashes.json").is_file())
+    ):
         ours = (out / "hashes.json").is_file()
-        raise ValueError(f"{out} exists: " + ("replace it with --overwrite" if ours else "it is no data set of ours; choose another --out"))
+        raise ValueError(
+            f"{out} exists: "
+            + ("replace it with --overwrite" if ours else "it is no data set of ours; choose another --out")
+        )
     aside = out.with_name(out.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
     for name, split in splits.items():
@@ -494,7 +521,9 @@ class DeviceSampler:
         sizes = np.diff(split.puzzle_indices)
         firsts = sizes[split.group_indices[:-1]]
         if (np.repeat(firsts, np.diff(split.group_indices)) != sizes).any():
-            raise ValueError("data set: a group has puzzles with different numbers of examples; rebuild it with equal ones")
+            raise ValueError(
+                "data set: a group has puzzles with different numbers of examples; rebuild it with equal ones"
+            )
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
         self.augment, self.device = augment, device
         self.examples_per_epoch = int(firsts.sum())
@@ -519,7 +548,9 @@ class DeviceSampler:
         pieces = []
         while start < (k * self.world_size + self.rank + 1) * self.batch_size:
             epoch, offset = divmod(start, self.examples_per_epoch)
-            stop = min(self.examples_per_epoch, offset + (k * self.world_size + self.rank + 1) * self.batch_size - start)
+            stop = min(
+                self.examples_per_epoch, offset + (k * self.world_size + self.rank + 1) * self.batch_size - start
+            )
             pieces.append([column[offset:stop] for column in self._epoch(epoch)])
             start += stop - offset
         rows, puzzles = (torch.cat(column) for column in zip(*pieces, strict=True))

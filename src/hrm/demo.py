@@ -10,7 +10,6 @@ import numpy as np
 from rich.console import Console
 from rich.rule import Rule
 
-from .checkpoint import shipped_weights
 from .config import load_recipe
 from .data import load_split
 from .display import TrainingProgress, Watcher, sudoku_board, verdict

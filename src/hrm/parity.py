@@ -77,7 +77,9 @@ def check(path: str | Path) -> Agreement:
         state_from_reference(model, stored, where=str(path))
         batch = fixture_batch(tensors, config.seq_len, config.vocab_size, config.num_puzzle_identifiers)
         if recorded_config.get("batch_size", len(batch["inputs"])) != len(batch["inputs"]):
-            raise ValueError(f"config says batch_size={recorded_config['batch_size']}, the batch has {len(batch['inputs'])}")
+            raise ValueError(
+                f"config says batch_size={recorded_config['batch_size']}, the batch has {len(batch['inputs'])}"
+            )
     except ValueError as error:
         report.faults.append(str(error))
         return report

@@ -31,10 +31,10 @@ from .supervision import supervised_segment
 from .tasks import task_for
 
 EXPLORATION, DEPTH, ROLLBACK = 11, 12, 13  # streams of random numbers apart from the sampler's
-MAY_CHANGE = (
-    "steps epochs log_every checkpoint_every keep_checkpoints eval_every eval_rows tensorboard wandb device "
-    "compile non_finite test_at_end about project_name run_name"
-).split()
+MAY_CHANGE = """
+steps epochs log_every checkpoint_every keep_checkpoints eval_every eval_rows tensorboard wandb device compile
+non_finite test_at_end about project_name run_name
+""".split()
 """Keys of a recipe that a resumed run may set anew; the others decide what is learned."""
 LARGEST_ROLLBACKS = 3
 
@@ -85,7 +85,9 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, folder: Path, ranks: Ranks, report: Report):
         if recipe.global_batch_size % ranks.world:
-            raise ValueError(f"global_batch_size={recipe.global_batch_size} does not divide among {ranks.world} processes")
+            raise ValueError(
+                f"global_batch_size={recipe.global_batch_size} does not divide among {ranks.world} processes"
+            )
         self.recipe, self.folder, self.ranks, self.report = recipe, folder, ranks, report
         self.device = torch.device(machine_device(recipe.device))
         self.split = load_split(recipe.data_path, "train")
@@ -99,7 +101,9 @@ class Trainer:
             "arch",
         )
         torch.manual_seed(recipe.seed)
-        self.model = HRM(config).to(self.device)  # built on the CPU, so that every rank and device starts from one model
+        self.model = HRM(config).to(
+            self.device
+        )  # built on the CPU, so that every rank and device starts from one model
         self.optimizers = build_optimizers(self.model, recipe)
         self.sparse = None
         if config.puzzle_emb_ndim:
@@ -273,7 +277,12 @@ class Trainer:
             ckpt.add_to_folder(aside, groups)
             trainer = {"step": self.step, "rollbacks": self.rollbacks, "best": self.best, "world": self.ranks.world}
             trainer |= {"ema_updates": int(self.mean.n_averaged) if self.mean else 0, "data_hash": self.split.hash}
-            card = {"data": self.recipe.data_path, "data_hash": self.split.hash, "step": self.step, "seed": self.recipe.seed}
+            card = {
+                "data": self.recipe.data_path,
+                "data_hash": self.split.hash,
+                "step": self.step,
+                "seed": self.recipe.seed,
+            }
             document = ckpt.model_document(self.model, self.recipe.task, card)
             for name, content in {"trainer.json": trainer, "model.json": document}.items():
                 ckpt.write_synced(aside / name, json.dumps(content, indent=1).encode())
@@ -291,7 +300,9 @@ class Trainer:
         """Take up the state that `save` wrote. Raises ValueError where it does not belong to this run."""
         trainer = ckpt.read_json(source / "trainer.json")
         if trainer["world"] != self.ranks.world:
-            raise ValueError(f"{source}: saved by {trainer['world']} processes, now {self.ranks.world}: resume with as many")
+            raise ValueError(
+                f"{source}: saved by {trainer['world']} processes, now {self.ranks.world}: resume with as many"
+            )
         if trainer["data_hash"] != self.split.hash:
             raise ValueError(f"{source}: was trained on other data (hash {trainer['data_hash'][:12]}): check data_path")
         ckpt.load_exactly(self.model, ckpt.read_group(source, "weights"), str(source))
@@ -539,7 +550,11 @@ def open_sinks(recipe: Recipe, folder: Path) -> list[Report]:
         except ImportError:
             raise ValueError("wandb=true needs the extra: pip install 'hrm[wandb]'") from None
         run = wandb.init(
-            project=recipe.project_name, name=recipe.run_name, id=recipe.run_name, resume="allow", config=recipe.model_dump()
+            project=recipe.project_name,
+            name=recipe.run_name,
+            id=recipe.run_name,
+            resume="allow",
+            config=recipe.model_dump(),
         )
         sinks.append(lambda step, metrics: run.log(metrics, step=step))
     return sinks

@@ -71,8 +71,12 @@ class Sudoku:
                 continue
             value = self.symbols.find(char) + 1
             if not value:
-                where = f"row {place // self.size + 1}, column {place % self.size + 1}: " if place < self.seq_len else ""
-                raise ValueError(f"{where}'{char}' is not a digit {self.symbols[0]}-{self.symbols[-1]} nor a blank (. or 0)")
+                where = (
+                    f"row {place // self.size + 1}, column {place % self.size + 1}: " if place < self.seq_len else ""
+                )
+                raise ValueError(
+                    f"{where}'{char}' is not a digit {self.symbols[0]}-{self.symbols[-1]} nor a blank (. or 0)"
+                )
             if place < self.seq_len:
                 digits[place] = value
         if len(cells) != self.seq_len:
@@ -208,9 +212,7 @@ class Sudoku:
                 continue
         return puzzle
 
-    def harden(
-        self, puzzle: np.ndarray, rng: np.random.Generator, steps: int
-    ) -> tuple[np.ndarray, np.ndarray, int]:
+    def harden(self, puzzle: np.ndarray, rng: np.random.Generator, steps: int) -> tuple[np.ndarray, np.ndarray, int]:
         """Search near a puzzle for a harder one: puzzle, solution and rating after `steps` tries.
 
         A try gives a few cells back and reduces again in another order; it is kept if its rating is no lower.

@@ -1,0 +1,126 @@
+"""Turn a finished run into weights that ship: bfloat16, measured as shipped, with a model card.
+
+    python benchmarks/ship_weights.py runs/sudoku/sudoku-cpu sudoku --trained-on "…" [--also FILE.csv.gz …]
+
+The run's last checkpoint is taken (its running mean, if it has one), so no test row has a say in the choice. The card's
+figures come from the test split of the run's own data and from every `--also` file, read where it lies.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+
+from hrm import checkpoint as ckpt
+from hrm.config import load_recipe
+from hrm.data import load_split, read_csv, split_from_rows
+from hrm.evaluate import evaluate
+from hrm.reasoner import Reasoner
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--trained-on", required=True)
+    parser.add_argument("--also", type=Path, nargs="*", default=[])
+    asked = parser.parse_args()
+    last = ckpt.pointed(asked.run, "last")
+    recipe = load_recipe(str(asked.run / "config.yaml"))
+    found = ckpt.load_weights(last, "cpu", forward_dtype=recipe.arch.forward_dtype)
+    environment = ckpt.read_json(asked.run / "environment.json")
+    step = ckpt.read_json(last / "trainer.json")["step"]
+    card = {
+        "trained_on": asked.trained_on,
+        "data": recipe.data_path,
+        "data_hash": load_split(recipe.data_path, "train").hash,
+        "command": f"hrm train {recipe.run_name}",
+        "commit": subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip(),
+        "seed": recipe.seed,
+        "steps": step,
+        "training_seconds": round(training_seconds(asked.run / "metrics.jsonl")),
+        "hardware": f"{environment['device']}, {environment['threads']} threads, {environment['cpu_capability']}",
+        "torch": environment["torch"],
+        "parameters": sum(p.numel() for p in found.model.parameters()),
+        "selection": "the last checkpoint of the run; no choice was made on test rows",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        shipped = Path(folder) / asked.name
+        ckpt.save_weights(shipped, found.model, found.task, card, torch.bfloat16)
+        card["results"] = measure(shipped, recipe.data_path, asked.also)
+    first = card["results"][0]
+    card["summary"] = (
+        f"{first['exact@1']:.1%} of {first['rows']:,} unseen hard puzzles solved exactly in one pass "
+        f"(exact@1, {first['mean_segments']:.1f} segments on average)"
+    )
+    target = Path(__file__).parents[1] / "src" / "hrm" / "weights" / asked.name
+    ckpt.save_weights(target, found.model, found.task, card, torch.bfloat16)
+    (target / "README.md").write_text(model_card(asked.name, card))
+    print(model_card(asked.name, card))
+
+
+def measure(weights: Path, data: str, also: list[Path]) -> list[dict]:
+    """Every data set under both ways of stopping: learned, and at full depth."""
+    results = []
+    for halt in ("auto", "never"):
+        reasoner = Reasoner.load(weights, "cpu", halt=halt, batch_size=256)
+        sets = [(f"{data}, test", load_split(data, "test"))]
+        sets += [(path.name, split_from_rows(read_csv(path), reasoner.task, path.name)) for path in also]
+        for name, split in sets:
+            report = evaluate(reasoner, split)
+            keys = (
+                "rows",
+                "distinct_solutions",
+                "exact@1",
+                "exact@1_ci95",
+                "cell_accuracy",
+                "verified",
+                "mean_segments",
+            )
+            q = report["q_halt"] or {}
+            calibration = {
+                "q_halt_accuracy": q.get("accuracy"),
+                "calibration_error": q.get("expected_calibration_error"),
+            }
+            results.append({"data": name, "halt": report["halt"], **{key: report[key] for key in keys}, **calibration})
+            print(json.dumps(results[-1]), flush=True)
+    return sorted(results, key=lambda r: r["data"] != f"{data}, test")
+
+
+def training_seconds(metrics: Path) -> float:
+    """Time spent in training steps, from the speeds logged (evaluations and restarts left out)."""
+    seconds, before = 0.0, 0
+    for line in map(json.loads, metrics.read_text().splitlines()):
+        if "steps_per_second" in line:
+            seconds += (line["step"] - before) / line["steps_per_second"]
+            before = line["step"]
+    return seconds
+
+
+def model_card(name: str, card: dict) -> str:
+    head = "| data | halt | rows | exact@1 (95 % interval) | verified by the rules | cells right | segments | Q_halt right |\n"
+    head += "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+    lines = [
+        f"| {r['data']} | {r['halt']} | {r['rows']:,} "
+        f"| {r['exact@1']:.2%} ({r['exact@1_ci95'][0]:.1%}–{r['exact@1_ci95'][1]:.1%}) | {r['verified']:.2%} "
+        f"| {r['cell_accuracy']:.2%} | {r['mean_segments']:.2f} | {r['q_halt_accuracy']:.2%} |"
+        for r in card["results"]
+    ]
+    stated = "trained_on data_hash command commit seed steps training_seconds hardware torch parameters selection"
+    facts = "\n".join(f"- {key.replace('_', ' ')}: {card[key]}" for key in stated.split())
+    return (
+        f"---\nlibrary_name: hrm-torch\nlicense: apache-2.0\ntags: [hierarchical-reasoning-model, sudoku]\n---\n"
+        f"# {name}\n\n{card['summary']}.\n\n{facts}\n- written by: benchmarks/ship_weights.py on {platform.machine()}\n\n"
+        f"exact@1 is one deterministic pass, equal to the label; verified is one pass, checked by the puzzle's rules, "
+        f"an answer that fails counting as none.\n\n{head}" + "\n".join(lines) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The command line as a user meets it: output forms, exit codes, one line for what a user can mend."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hrm.checkpoint import shipped_weights
+from hrm.data import load_split
+from hrm.tasks.sudoku import Sudoku
+
+TASK = Sudoku()
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+
+
+def hrm(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "hrm", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, input=stdin, env=ENVIRONMENT, timeout=240)
+
+
+def shipped_rows(count: int) -> list[tuple[str, str]]:
+    split = load_split("sudoku-hard-1k", "test")
+    sides = [[TASK.format(grid) for grid in TASK.decode(side[:count])] for side in (split.inputs, split.labels)]
+    return list(zip(*sides, strict=True))
+
+
+EASY = shipped_rows(1)[0][1][:-3] + "..."  # a solved grid with three blanks
+
+
+def test_an_easy_puzzle_is_solved_drawn_and_verified():
+    ran = hrm("solve", "sudoku", EASY)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert shipped_rows(1)[0][1] in ran.stdout and "solved and checked by the rules" in ran.stdout and "┌" in ran.stdout
+
+
+def test_watch_tells_every_segment():
+    ran = hrm("solve", "sudoku", EASY, "--watch", "--halt", "never", "--max-segments", "3")
+    assert ran.stdout.count("segment ") >= 3 and "cells sure" in ran.stdout
+
+
+@pytest.mark.parametrize("output", ["text", "json", "csv"])
+def test_a_file_of_puzzles_gives_one_record_each_in_order(output, tmp_path):
+    rows = shipped_rows(3)
+    (tmp_path / "p.txt").write_text("".join(q + "\n" for q, _ in rows))
+    ran = hrm("solve", "sudoku", tmp_path / "p.txt", "--format", output)
+    lines = ran.stdout.splitlines()
+    if output == "csv":
+        records = list(csv.DictReader(io.StringIO(ran.stdout)))
+        assert [r["puzzle"] for r in records] == [q for q, _ in rows]
+        verified = [r["verified"] == "true" for r in records]
+    elif output == "json":
+        records = [json.loads(line) for line in lines]
+        assert [r["puzzle"] for r in records] == [q for q, _ in rows]
+        verified = [r["verified"] for r in records]
+        for record in records:
+            puzzle, answer = TASK.parse(record["puzzle"]), TASK.parse(record["answer"])
+            assert record["verified"] == TASK.verify(puzzle, answer)
+    else:
+        assert len(lines) == 3
+        verified = ["verified" in line for line in lines]
+    assert ran.returncode == (0 if all(verified) else 1)
+
+
+def test_csv_grids_and_json_lines_are_read(tmp_path):
+    rows = shipped_rows(2)
+    (tmp_path / "a.csv").write_text("source,question,answer,rating\n" + "".join(f"x,{q},{a},1\n" for q, a in rows))
+    grids = "\n\n".join(TASK.format(TASK.parse(q), "grid") for q, _ in rows)
+    (tmp_path / "b.txt").write_text(grids)
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps({"question": q}) + "\n" for q, _ in rows))
+    for name in ("a.csv", "b.txt", "c.jsonl"):
+        ran = hrm("solve", "sudoku", tmp_path / name, "--format", "json")
+        assert [json.loads(line)["puzzle"] for line in ran.stdout.splitlines()] == [q for q, _ in rows], ran.stderr
+
+
+def test_a_stream_answers_before_its_end_and_reports_bad_lines():
+    command = [sys.executable, "-m", "hrm", "solve", "sudoku", "-", "--format", "json"]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with subprocess.Popen(command, text=True, bufsize=1, env=ENVIRONMENT, **pipes) as process:
+        process.stdin.write(EASY + "\n")
+        assert json.loads(process.stdout.readline())["verified"]  # while standard input is still open
+        process.stdin.write("12x\n" + EASY + "\n")
+        bad, good = (json.loads(process.stdout.readline()) for _ in range(2))
+        process.stdin.close()
+        assert "error" in bad and good["verified"]
+        assert process.stderr.read().startswith("hrm: standard input line 2: ")
+        assert process.wait(60) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("solve", "sudoku", "123"), "81 cells expected"),
+        (("solve", "sudoku", "x" * 81), "is not a digit"),
+        (("solve", "chess", EASY), "no task 'chess'"),
+        (("solve", "sudoku", EASY, "--weights", "nothing"), "neither a file or folder nor shipped weights"),
+        (("solve", "sudoku", EASY, "--format", "xml"), "choose text, json or csv"),
+        (("solve", "sudoku", EASY, "--halt", "soon"), "choose one of"),
+        (("eval", "sudoku", "--data", "nowhere"), "neither a data-set folder nor a built-in set"),
+        (("eval", "sudoku", "--data", "sudoku-6x6-1k"), "36 cells"),
+        (("train", "sudoku-cpu", "lrr=1"), "did you mean 'lr'"),
+        (("data", "build", "sudoku", "--source", "none.csv", "--out", "x"), "no such file"),
+        (("convert", "sudoku", "pyproject.toml"), "exists"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_exit_code_2(arguments, words):
+    ran = hrm(*arguments)
+    assert ran.returncode == 2
+    assert words in ran.stderr and ran.stderr.startswith("hrm: ") and ran.stderr.count("\n") == 1
+
+
+def test_eval_writes_the_promised_keys(tmp_path):
+    rows = shipped_rows(12)
+    content = "source,question,answer,rating\n" + "".join(f"x,{q},{a},1\n" for q, a in rows)
+    (tmp_path / "d.csv.gz").write_bytes(gzip.compress(content.encode()))
+    ran = hrm("eval", "sudoku", "--data", tmp_path / "d.csv.gz", "--limit", "10", "--json", tmp_path / "o.json")
+    assert ran.returncode == 0, ran.stderr
+    report = json.loads((tmp_path / "o.json").read_text())
+    assert report["rows"] == 10 and 0 <= report["exact@1"] <= 1
+    assert {"cell_accuracy", "verified", "mean_segments", "q_halt", "exact@1_ci95", "data_hash"} <= report.keys()
+
+
+def test_weights_travel_to_the_references_form_and_back(tmp_path):
+    """Small HRM of the reference's own kind: train, convert out, convert in, same answers."""
+    arch = ["arch.hidden_size=64", "arch.num_heads=2", "arch.H_layers=1", "arch.L_layers=1", "arch.puzzle_emb_ndim=64"]
+    limits = ["steps=2", "epochs=null", "global_batch_size=8", "eval_every=null", "test_at_end=false", "run_name=r"]
+    trained = hrm("train", "hrm-sudoku-1k", *arch, *limits, "--runs", tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    there = hrm("convert", tmp_path / "sudoku/r", tmp_path / "ref/step_2", "--to", "reference")
+    back = hrm("convert", tmp_path / "ref/step_2", tmp_path / "back")
+    assert there.returncode == back.returncode == 0, there.stderr + back.stderr
+    answers = [
+        hrm("solve", "sudoku", EASY, "--weights", w, "--format", "json").stdout
+        for w in (tmp_path / "sudoku/r", tmp_path / "back")
+    ]
+    assert answers[0] == answers[1] and answers[0]
+
+
+def test_shipped_weights_say_what_they_were_trained_on_and_are_small():
+    weights = shipped_weights()
+    assert "sudoku" in weights
+    for folder in weights.values():
+        assert sum(f.stat().st_size for f in folder.iterdir()) < 10_000_000
+        card = json.loads((folder / "model.json").read_text())["card"]
+        assert {
+            "trained_on",
+            "data_hash",
+            "command",
+            "commit",
+            "seed",
+            "hardware",
+            "summary",
+            "parameters",
+        } <= card.keys()
+        assert card["data_hash"] == load_split("sudoku-hard-1k", "train").hash
+
+
+def test_help_lists_the_commands_without_loading_torch():
+    script = "import sys; from hrm.cli import app; import typer.main; typer.main.get_command(app); print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.stdout.strip() == "False"
+    listed = hrm("--help").stdout
+    for command in ("solve", "eval", "train", "parity", "convert", "data", "demo", "recipes"):
+        assert command in listed

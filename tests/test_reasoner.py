@@ -1,0 +1,136 @@
+"""Inference: rows halt and leave, waiting puzzles take their places, and nobody's answer depends on the company."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import TRM, tiny
+
+from hrm.data import load_split
+from hrm.evaluate import evaluate, wilson
+from hrm.model import HRM
+from hrm.reasoner import Reasoner
+
+
+def six_by_six(**changes) -> HRM:
+    """A random model for 6x6 puzzles whose Q_halt says something different for each puzzle."""
+    torch.manual_seed(3)
+    model = HRM(tiny(seq_len=36, vocab_size=8, num_puzzle_identifiers=1, halt_max_steps=6, **changes))
+    tokens = torch.from_numpy(puzzles(40).astype(np.int32))
+    with torch.no_grad():
+        model.q_head.weight.normal_(std=2.0)
+        model.q_head.bias.zero_()
+        _, out = model(model.initial_state(40), tokens, model.puzzle_rows(torch.zeros(40, dtype=torch.int32)))
+        model.q_head.bias -= torch.stack((out.q_halt, out.q_continue)).median(1).values  # half want to halt at once
+    return model
+
+
+def puzzles(count: int) -> np.ndarray:
+    return load_split("sudoku-6x6-1k", "test").inputs[:count]
+
+
+KINDS = [({}, "q"), (TRM, "q"), ({"levels": "single"}, "stable"), ({"halting": "fixed"}, "auto"), ({}, "never")]
+
+
+@pytest.mark.parametrize(("changes", "halt"), KINDS)
+def test_answers_do_not_depend_on_batch_size_or_neighbours(changes, halt):
+    model = six_by_six(**changes)
+    tokens = puzzles(23)
+    alone = [Reasoner(model, halt=halt, batch_size=1).run(row[None]) for row in tokens]
+    for batch_size in (1, 4, 64):
+        together = Reasoner(model, halt=halt, batch_size=batch_size).run(tokens)
+        assert np.array_equal(together.tokens, np.concatenate([a.tokens for a in alone]))
+        assert together.segments.tolist() == [int(a.segments[0]) for a in alone]
+        np.testing.assert_allclose(together.confidence, [a.confidence[0] for a in alone], atol=1e-4)
+
+
+def test_rows_leave_when_they_halt():
+    """The work done is the sum of the segments, not rows times the longest."""
+    model = six_by_six()
+    rows = []
+    model.register_forward_hook(lambda m, args, out: rows.append(len(args[1])))
+    answers = Reasoner(model, halt="q", batch_size=8).run(puzzles(40))
+    assert sum(rows) == answers.segments.sum() < 40 * 6
+    assert len(set(answers.segments.tolist())) > 1 and max(rows) == 8
+
+
+def test_halting_rules_by_hand():
+    model = six_by_six()
+    tokens = puzzles(10)
+    for row in tokens:
+        thoughts = []
+        Reasoner(model, halt="never").run(row[None], watch=thoughts.append)
+        assert [t.segment for t in thoughts] == list(range(1, 7)) and [t.halted for t in thoughts] == [False] * 5 + [
+            True
+        ]
+        state, expected = model.initial_state(1), 6
+        ids = torch.zeros(1, dtype=torch.int32)
+        with torch.no_grad():
+            for k in range(1, 7):
+                state, out = model(state, torch.from_numpy(row[None].astype(np.int32)), model.puzzle_rows(ids))
+                assert np.array_equal(thoughts[k - 1].tokens, out.logits.argmax(-1)[0].numpy())
+                if out.q_halt > out.q_continue:
+                    expected = min(expected, k)
+        assert Reasoner(model, halt="q").run(row[None]).segments[0] == expected
+        same = [k for k in range(1, 6) if np.array_equal(thoughts[k].tokens, thoughts[k - 1].tokens)]
+        assert Reasoner(model, halt="stable").run(row[None]).segments[0] == (same[0] + 1 if same else 6)
+
+
+def test_more_segments_than_trained_can_be_asked_for():
+    assert Reasoner(six_by_six(), halt="never", max_segments=9).run(puzzles(2)).segments.tolist() == [9, 9]
+
+
+def test_solve_tells_answer_verdict_and_trace():
+    reasoner = Reasoner(six_by_six())
+    text = reasoner.task.format(reasoner.task.decode(puzzles(1)[0]))
+    solution = reasoner.solve(text)
+    assert solution.puzzle == text and len(solution.answer) == 36
+    assert not solution.verified and solution.fault  # random weights
+    assert len(solution.trace) == solution.segments and solution.trace[-1].halted
+    assert 0 <= solution.confidence <= 1
+    many = list(reasoner.solve_many([text] * 3))
+    assert [s.answer for s in many] == [solution.answer] * 3
+
+
+def test_verification_is_by_the_rules_not_by_the_label():
+    """A model that copies an answer given to it is verified; one wrong cell is not."""
+    split = load_split("sudoku-6x6-1k", "test")
+    reasoner = Reasoner(six_by_six())
+    answer = split.labels[0].copy()
+    reasoner.run = lambda tokens, watch=None, a=answer: type(
+        "A", (), {"tokens": a[None], "segments": np.ones(1, int), "confidence": np.ones(1)}
+    )
+    text = reasoner.task.format(reasoner.task.decode(split.inputs[0]))
+    assert next(reasoner.solve_many([text])).verified
+    answer[0] = answer[1]
+    wrong = next(reasoner.solve_many([text]))
+    assert not wrong.verified and wrong.fault
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="choose one of auto, q, stable, never"):
+        Reasoner(six_by_six(), halt="soon")
+    with pytest.raises(ValueError, match="learned no halting"):
+        Reasoner(six_by_six(halting="fixed"), halt="q")
+
+
+def test_evaluation_counts_what_it_says():
+    split = load_split("sudoku-6x6-1k", "test")
+    reasoner = Reasoner(six_by_six(), halt="never")
+    right = split.labels[:10].copy()
+    right[3, 5] = right[3, 5] % 6 + 2 if right[3, 5] < 7 else 2  # one cell wrong
+    right[7, :] = 1  # all blank
+    segments = np.arange(10)
+    reasoner.run = lambda tokens, ids: type("A", (), {"tokens": right, "segments": segments, "confidence": np.ones(10)})
+    report = evaluate(reasoner, split, 10)
+    assert report["rows"] == 10 and report["exact@1"] == 0.8 and report["verified"] == 0.8
+    assert report["cell_accuracy"] == pytest.approx((8 + 35 / 36) / 10) and report["mean_segments"] == 4.5
+    assert report["q_halt"]["accuracy"] == 0.8 and report["q_halt"]["expected_calibration_error"] == pytest.approx(0.2)
+    low, high = report["exact@1_ci95"]
+    assert low < 0.8 < high
+
+
+def test_wilson_interval_against_published_values():
+    """Brown, Cai & DasGupta 2001: x = 0 of 10 gives 0 to 0.278; 8 of 10 gives 0.490 to 0.943."""
+    assert wilson(0.0, 10) == pytest.approx([0, 0.2775], abs=1e-3)
+    assert wilson(0.8, 10) == pytest.approx([0.490, 0.943], abs=1e-3)
+    assert wilson(1.0, 100)[1] == pytest.approx(1.0)
