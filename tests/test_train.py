@@ -172,7 +172,7 @@ def test_two_processes_agree_with_one(tmp_path):
     for name in a:
         # atan2 turns a rounding difference of a near-zero gradient into a step of up to lr: compare closely, not to the bit
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=2e-4, msg=name)
-    assert sum(line.startswith("step ") for line in ran.stdout.splitlines()) == len(metric_lines(tmp_path / "two/p/x"))
+    assert ran.stdout.count("finished 6 steps") == 1  # rank 0 speaks for all
 
 
 def test_loss_falls_and_best_is_kept(tmp_path):

@@ -12,7 +12,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,8 @@ def load_weights(
     A reference's checkpoint does not say its sequence length: give `seq_len` where neither the vocabulary (Sudoku 81,
     mazes and ARC 900) nor a learned position table tells it. `num_puzzle_identifiers` states how many identifiers the
     caller's data have; another count in the file is refused. `overrides` set fields of the reference's configuration
-    (`{"L_cycles": 8}`) that are not in the file.
+    (`{"L_cycles": 8}`) that are not in the file. `forward_dtype`: "bfloat16", "float32", "saved" (as trained) or "auto"
+    (bfloat16 where the machine has it).
     """
     device = machine_device(device)
     path = Path(where)
@@ -225,32 +226,36 @@ def load_weights(
         path = shipped[str(where)]
     if not path.exists():
         raise ValueError(f"{where}: neither a file or folder nor shipped weights{nearest(str(where), list(shipped))}")
+    dtypes = ("auto", "saved", "bfloat16", "float32")
+    if forward_dtype not in dtypes:
+        raise ValueError(f"forward dtype '{forward_dtype}': choose one of {', '.join(dtypes)}")
+    dtype = machine_dtype(device) if forward_dtype == "auto" else forward_dtype
     if path.is_file():
-        found = reference_weights(path, seq_len, overrides or {})
+        found = reference_weights(path, dtype, seq_len, overrides or {})
     else:
-        found = folder_weights(checkpoint_in_run(path))
-    model, task, card = found.model, found.task, found.card
-    held = model.config.num_puzzle_identifiers
+        found = folder_weights(checkpoint_in_run(path), dtype)
+    held = found.model.config.num_puzzle_identifiers
     if num_puzzle_identifiers is not None and num_puzzle_identifiers != held:
         raise ValueError(
             f"{where}: trained with {held:,} puzzle identifiers, the data have {num_puzzle_identifiers:,}: an identifier "
             "means nothing outside the identifiers.json it was trained with; use that dataset build"
         )
-    dtype = machine_dtype(device) if forward_dtype == "auto" else forward_dtype
-    if dtype != model.config.forward_dtype:
-        recast = HRM(model.config.model_copy(update={"forward_dtype": dtype}))
-        recast.load_state_dict(model.state_dict())
-        model = recast
-    return Weights(model.to(device).eval().requires_grad_(False), task, card, str(path))
+    found.model.to(device).eval().requires_grad_(False)
+    return replace(found, where=str(path))
 
 
-def folder_weights(folder: Path) -> Weights:
+def model_in(config: ModelConfig, dtype: str) -> HRM:
+    """A model of a saved configuration that computes in `dtype`, or in its own ("saved")."""
+    return HRM(config if dtype == "saved" else config.model_copy(update={"forward_dtype": dtype}))
+
+
+def folder_weights(folder: Path, dtype: str) -> Weights:
     """Weights from one of our folders; a checkpoint's running mean is preferred to its raw weights."""
     document = read_json(folder / "model.json")
     if document.get("format") != "hrm-weights-1":
         raise ValueError(f"{folder}: model.json is not of a format this version reads")
     config = validated(ModelConfig, document.get("config"), str(folder / "model.json"))
-    model = HRM(config)
+    model = model_in(config, dtype)
     tensors = read_group(folder, "ema") or read_group(folder, "weights")
     load_exactly(model, tensors, str(folder))
     return Weights(model, document.get("task", "sudoku"), document.get("card", {}))
@@ -296,13 +301,13 @@ def point(run: Path, pointer: str, checkpoint: Path) -> None:
 
 
 def prune(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints and the best one, and what a kill left unfinished."""
+    """Delete all but the newest `keep` checkpoints, the last and the best one, and what a kill left unfinished."""
     for leftover in run.glob("*.partial"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    best = (run / "best").read_text().strip() if (run / "best").is_file() else ""
+    named = {(run / pointer).read_text().strip() for pointer in ("best", "last") if (run / pointer).is_file()}
     steps = sorted((int(p.name[5:]), p) for p in run.glob("step_*") if p.name[5:].isdigit())
     for _, checkpoint in steps[:-keep]:
-        if checkpoint.name != best:
+        if checkpoint.name not in named:
             discard(checkpoint)
 
 
@@ -380,7 +385,7 @@ def bare_name(name: str) -> str:
     return re.sub(r"^(_orig_mod\.|module\.)?(model\.)?(_orig_mod\.)?(inner\.)?", "", name)
 
 
-def reference_weights(path: Path, seq_len: int | None, overrides: dict[str, Any]) -> Weights:
+def reference_weights(path: Path, dtype: str, seq_len: int | None, overrides: dict[str, Any]) -> Weights:
     """Read a checkpoint of sapientinc/HRM or TinyRecursiveModels: a bare state dict, `all_config.yaml` beside it or not.
 
     Vocabulary, identifiers, widths and layers are read from the tensors; cycles and heads from the YAML, else the
@@ -411,7 +416,7 @@ def reference_weights(path: Path, seq_len: int | None, overrides: dict[str, Any]
     if seq_len is None:
         raise ValueError(f"{path}: vocabulary {vocab} is of no known task: give the sequence length (seq_len=N)")
     try:
-        model = HRM(config_from_reference({**theirs, "seq_len": seq_len}, kind))
+        model = model_in(config_from_reference({**theirs, "seq_len": seq_len}, kind), dtype)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     load_exactly(model, tensors, str(path))

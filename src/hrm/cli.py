@@ -39,6 +39,9 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         os._exit(141)  # the reader went away; the interpreter's own flush would only complain again
+    except OSError as error:
+        print(f"hrm: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 # --- solving ----------------------------------------------------------------------------------------------------------
@@ -88,7 +91,7 @@ def solve_one(reasoner: Any, puzzle: str, watch: bool) -> int:
     from .display import Watcher, sudoku_board, verdict
 
     console = Console(highlight=False)
-    task, given = reasoner.task, reasoner.task.parse(puzzle)
+    task, given = reasoner.task, reasoner.read(puzzle)
     started = time.perf_counter()
     if watch:
         with Watcher(console, task, given, reasoner.max_segments) as watcher:
@@ -140,7 +143,7 @@ class Answering:
         faults = {}
         for number, puzzle in zip(lines, puzzles, strict=True):
             try:
-                self.reasoner.task.parse(puzzle)
+                self.reasoner.read(puzzle)
             except ValueError as error:
                 faults[number] = str(error)
         good = [p for number, p in zip(lines, puzzles, strict=True) if number not in faults]
@@ -389,8 +392,7 @@ def convert(
         raise ValueError(f"{target} exists: choose another name or remove it")
     fields = dict(text.partition("=")[::2] for text in set_field or [])
     overrides = {key: yaml.safe_load(value) for key, value in fields.items()}
-    # in the reference's dtype for states, whatever this machine would compute in
-    found = load_weights(source, "cpu", forward_dtype="bfloat16", seq_len=seq_len, overrides=overrides)
+    found = load_weights(source, "cpu", forward_dtype="saved", seq_len=seq_len, overrides=overrides)
     if to == "hrm":
         save_weights(target, found.model, found.task, found.card)
     else:

@@ -21,6 +21,10 @@ SURE, LIKELY = 0.95, 0.6
 """Certainty from which a cell counts as settled, or as likely."""
 
 
+PLAIN_SECONDS = 5
+"""Off a terminal, training metrics are printed no more often than this; metrics.jsonl has them all."""
+
+
 def sudoku_board(task: Sudoku, given: np.ndarray, cells: np.ndarray, certainty: np.ndarray | None = None) -> Text:
     """A board: givens bold, the model's cells green, yellow or red by certainty; a given that was changed is reversed."""
     n, rows, cols = task.size, task.box_rows, task.box_cols
@@ -105,6 +109,7 @@ class TrainingProgress:
     def __init__(self, console: Console, quiet: bool = False):
         self.console, self.quiet = console, quiet
         self.bar: Progress | None = None
+        self.next_line = 0.0
 
     def start(self, step: int, total: int) -> None:
         """Called when the run is set up, before its first step."""
@@ -140,7 +145,8 @@ class TrainingProgress:
                 shown["unseen"] = f"{metrics[f'{name}/exact_accuracy']:.1%}"
         if self.bar:
             self.bar.update(self.task, completed=step, **shown)
-        else:
+        elif "train/lm_loss" not in metrics or time.monotonic() > self.next_line:
+            self.next_line = time.monotonic() + PLAIN_SECONDS
             words = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in metrics.items())
             print(f"step {step}/{self.total}  {words}", flush=True)
 

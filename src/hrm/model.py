@@ -284,6 +284,8 @@ class HRM(nn.Module):
 
     def compile_levels(self) -> None:
         """Compile the reasoning modules in place (all shapes static); the rest of a step is too small to matter."""
+        # both levels, with and without gradient, training and evaluation batches: more variants than torch's 8
+        torch._dynamo.config.recompile_limit = 64
         for level in {self.L_level, self.H_level if self.config.levels == "separate" else self.L_level}:
             level.compile(dynamic=False)
 
@@ -302,8 +304,11 @@ def _has_bf16_products() -> bool:
 
 
 def machine_device(asked: str = "auto") -> str:
-    """'auto' as the best device that is here: cuda, mps or cpu."""
-    if asked != "auto":
-        return asked
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return found.type if found else "cpu"
+    """'auto' as the best device that is here: cuda, mps or cpu. Raises ValueError for one that is not here."""
+    if asked == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return found.type if found else "cpu"
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(asked.partition(":")[0], False):
+        raise ValueError(f"device '{asked}': not on this machine; here: {', '.join(k for k, v in here.items() if v)}")
+    return asked

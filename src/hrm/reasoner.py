@@ -100,6 +100,13 @@ class Reasoner:
         found = load_weights(where, device, forward_dtype=forward_dtype)
         return cls(found.model, found.task, card=found.card, **options)
 
+    def read(self, puzzle: str) -> np.ndarray:
+        """The grid of a puzzle given as text. Raises ValueError if it is none, or its givens contradict each other."""
+        grid = self.task.parse(puzzle)
+        if fault := self.task.clues_fault(grid):
+            raise ValueError(f"the givens contradict each other: {fault}")
+        return grid
+
     def solve(self, puzzle: str, watch: Callable[[Thought], None] | None = None) -> Solution:
         """Solve one puzzle given as text; the solution carries the trace of its segments.
 
@@ -112,7 +119,7 @@ class Reasoner:
             if watch:
                 watch(thought)
 
-        grid = self.task.parse(puzzle)
+        grid = self.read(puzzle)
         answers = self.run(self.task.encode(grid)[None], watch=keep)
         return self._solution(grid, answers, 0, trace)
 
@@ -120,7 +127,7 @@ class Reasoner:
         """Solve a stream of puzzles, in order; they share the running batch, `at_once` of them at a time."""
         puzzles = iter(puzzles)
         while chunk := list(islice(puzzles, at_once)):
-            grids = [self.task.parse(puzzle) for puzzle in chunk]
+            grids = [self.read(puzzle) for puzzle in chunk]
             answers = self.run(self.task.encode(np.stack(grids)))
             for row, grid in enumerate(grids):
                 yield self._solution(grid, answers, row, [])

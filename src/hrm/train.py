@@ -204,6 +204,10 @@ class Trainer:
         self._sums: dict[str, Tensor] = {}
         self._bad_step = torch.zeros((), dtype=torch.int64, device=self.device)
         self._window = 0
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave what happened since the last reading out of the measured speed."""
         self._window_start = time.perf_counter()
 
     def _watch(self, loss: Tensor, norm: Tensor, sums: dict[str, Tensor]) -> None:
@@ -399,7 +403,7 @@ def loop(trainer: Trainer, clock: float, max_minutes: float | None, max_steps: i
                 if improved and ranks.main:
                     ckpt.point(trainer.folder, "best", saved)
             if evaluates or saves:
-                trainer._window_start = time.perf_counter()
+                trainer.restart_clock()
             if leave and not last:
                 stopped = "signal" if signals.received else "time" if late else "steps"
                 break
