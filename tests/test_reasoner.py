@@ -28,7 +28,14 @@ def puzzles(count: int) -> np.ndarray:
     return load_split("sudoku-6x6-1k", "test").inputs[:count]
 
 
-KINDS = [({}, "q"), (TRM, "q"), ({"levels": "single"}, "stable"), ({"halting": "fixed"}, "auto"), ({}, "never")]
+KINDS = [
+    ({}, "q"),
+    (TRM, "q"),
+    ({"levels": "single"}, "stable"),
+    ({}, "settled"),
+    ({"halting": "fixed"}, "auto"),
+    ({}, "never"),
+]
 
 
 @pytest.mark.parametrize(("changes", "halt"), KINDS)
@@ -62,16 +69,18 @@ def test_halting_rules_by_hand():
         assert [t.segment for t in thoughts] == list(range(1, 7)) and [t.halted for t in thoughts] == [False] * 5 + [
             True
         ]
-        state, expected = model.initial_state(1), 6
+        same = [k for k in range(1, 6) if np.array_equal(thoughts[k].tokens, thoughts[k - 1].tokens)]
+        state, wishes = model.initial_state(1), []
         ids = torch.zeros(1, dtype=torch.int32)
         with torch.no_grad():
             for k in range(1, 7):
                 state, out = model(state, torch.from_numpy(row[None].astype(np.int32)), model.puzzle_rows(ids))
                 assert np.array_equal(thoughts[k - 1].tokens, out.logits.argmax(-1)[0].numpy())
-                if out.q_halt > out.q_continue:
-                    expected = min(expected, k)
-        assert Reasoner(model, halt="q").run(row[None]).segments[0] == expected
-        same = [k for k in range(1, 6) if np.array_equal(thoughts[k].tokens, thoughts[k - 1].tokens)]
+                wishes.append(bool(out.q_halt > out.q_continue))
+        wanted = [k for k in range(6) if wishes[k]]
+        assert Reasoner(model, halt="q").run(row[None]).segments[0] == (wanted[0] + 1 if wanted else 6)
+        both = [k for k in same if wishes[k]]
+        assert Reasoner(model, halt="settled").run(row[None]).segments[0] == (both[0] + 1 if both else 6)
         assert Reasoner(model, halt="stable").run(row[None]).segments[0] == (same[0] + 1 if same else 6)
 
 
@@ -107,10 +116,11 @@ def test_verification_is_by_the_rules_not_by_the_label():
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="choose one of auto, q, stable, never"):
+    with pytest.raises(ValueError, match="choose one of auto, q, stable, settled, never"):
         Reasoner(six_by_six(), halt="soon")
-    with pytest.raises(ValueError, match="learned no halting"):
-        Reasoner(six_by_six(halting="fixed"), halt="q")
+    for halt in ("q", "settled"):
+        with pytest.raises(ValueError, match="learned no halting"):
+            Reasoner(six_by_six(halting="fixed"), halt=halt)
 
 
 def test_evaluation_counts_what_it_says():

@@ -26,7 +26,9 @@ app.add_typer(data_app, name="data")
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
 Dtype = Annotated[str, typer.Option(help="auto (bfloat16 where the machine has it), bfloat16 or float32")]
-Halt = Annotated[str, typer.Option(help="when a puzzle stops: auto, q (learned), stable (answer settled) or never")]
+Halt = Annotated[
+    str, typer.Option(help="when a puzzle stops: auto, q (learned), stable (same answer twice), settled (both), never")
+]
 Segments = Annotated[int | None, typer.Option(min=1, help="most segments a puzzle; default: as trained")]
 
 

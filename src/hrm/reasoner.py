@@ -17,7 +17,7 @@ from .halting import wants_to_halt
 from .model import HRM, Output, State
 from .tasks import task_for
 
-HALT_RULES = ("auto", "q", "stable", "never")
+HALT_RULES = ("auto", "q", "stable", "settled", "never")
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Reasoner:
     """Solve puzzles with a model.
 
     `max_segments`: bound on segments a puzzle (default: as configured, `halt_max_steps_eval`). `halt`: when a puzzle stops before
-    that: "q" by the model's learned wish, "stable" when its answer did not change over a segment, "never", or "auto":
-    q where the model learned one, else stable. `batch_size`: puzzles that run at once.
+    that: "q" by the model's learned wish, "stable" when its answer did not change over a segment, "settled" when both
+    agree, "never", or "auto": settled where the model learned a wish, else stable. `batch_size`: puzzles that run at once.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class Reasoner:
         if halt not in HALT_RULES:
             raise ValueError(f"halt='{halt}': choose one of {', '.join(HALT_RULES)}")
         learned = model.config.halting != "fixed"
-        if halt == "q" and not learned:
-            raise ValueError("halt='q': this model has learned no halting; use stable or never")
+        if halt in ("q", "settled") and not learned:
+            raise ValueError(f"halt='{halt}': this model has learned no halting; use stable or never")
         self.model = model.eval()
         self.task = task_for(task, model.config.seq_len)
         self.max_segments = max_segments or model.config.max_segments
-        self.halt = ("q" if learned else "stable") if halt == "auto" else halt
+        self.halt = ("settled" if learned else "stable") if halt == "auto" else halt
         self.batch_size = batch_size
         self.card = card or {}
 
@@ -191,11 +191,12 @@ class Reasoner:
         return found
 
     def _wants_to_halt(self, out: Output, answer: Tensor, previous: Tensor) -> Tensor:
-        if self.halt == "q":
-            return wants_to_halt(out, self.model.config.halting)
-        if self.halt == "stable":
-            return (answer == previous).all(-1)
-        return torch.zeros(len(answer), dtype=torch.bool, device=answer.device)
+        wants = torch.full_like(answer[:, 0], self.halt != "never", dtype=torch.bool)
+        if self.halt in ("q", "settled"):
+            wants &= wants_to_halt(out, self.model.config.halting)
+        if self.halt in ("stable", "settled"):
+            wants &= (answer == previous).all(-1)
+        return wants
 
     def _confidence(self, out: Output) -> Tensor:
         if self.model.config.halting != "fixed":
