@@ -21,6 +21,13 @@ from hrm.data import load_split, read_csv, split_from_rows
 from hrm.evaluate import evaluate
 from hrm.reasoner import Reasoner
 
+NAMES = {
+    "sudoku-hard-1k, test": "unseen puzzles of the same maker",
+    "sudoku_extreme_test_public.csv.gz": "official Sudoku-Extreme test rows, which are harder",
+    "official_sudoku_bench_100.csv.gz": "the official easy rows",
+}
+"""What the summary calls a data set."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -59,7 +66,7 @@ def main() -> None:
         else:
             card["results"] = measure(shipped, recipe.data_path, asked.also)
     default = [r for r in card["results"] if r["halt"] != "never"]
-    shares = ", ".join(f"{r['exact@1']:.1%} of the {r['rows']:,} rows of {r['data']}" for r in default)
+    shares = "; ".join(f"{r['exact@1']:.1%} of {NAMES.get(r['data'], r['data'])} ({r['rows']:,} rows)" for r in default)
     card["summary"] = f"exact in one pass (exact@1): {shares}"
     ckpt.save_weights(target, found.model, found.task, card, torch.bfloat16)
     (target / "README.md").write_text(model_card(asked.name, card))

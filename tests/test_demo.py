@@ -41,11 +41,13 @@ def test_on_a_terminal_things_move(monkeypatch, tmp_path):
     assert "segment 1 of at most" in text and "cells sure" in text and "steps/s" in text
 
 
-def test_puzzles_are_drawn_from_the_whole_test_set_by_the_seed():
-    rows = {demo.random_row(seed)[0] for seed in range(300)}
-    assert len(rows) > 250 and max(rows) > 1800 and demo.random_row(3) == demo.random_row(3)
+def test_puzzles_are_drawn_from_the_harder_half_of_the_test_set_by_the_seed():
     split = load_split(demo.HARD_SET, "test")
-    row, puzzle, _ = demo.random_row(3)
+    drawn = [demo.random_row(seed) for seed in range(300)]
+    rows = {row for row, _, _ in drawn}
+    assert len(rows) > 200 and max(rows) > 1800 and demo.random_row(3) == drawn[3]
+    assert min(rating for _, _, rating in drawn) >= sorted(split.ratings)[len(split.ratings) // 2 - 1] > 10
+    row, puzzle, _ = drawn[3]
     assert puzzle == "".join("." if t == 1 else str(t - 1) for t in split.inputs[row])
 
 

@@ -1,6 +1,7 @@
 """`hrm demo`: solve a hard puzzle with shipped weights, then train a small model from random weights.
 
-Nothing is staged: the puzzle is drawn at random from test rows that the weights never saw, and may defeat them.
+Nothing is staged: the puzzle is drawn at random from the harder half of test rows that the weights never saw, and may
+defeat them.
 """
 
 import time
@@ -35,9 +36,10 @@ def run_demo(seed: int | None, runs: Path) -> int:
 
 
 def random_row(seed: int) -> tuple[int, str, int]:
-    """A random row of the hard test set: its index, its puzzle and its rating."""
+    """A random row of the harder half of the hard test set: its index, its puzzle and its rating."""
     split = load_split(HARD_SET, "test")
-    row = int(np.random.default_rng(seed).integers(len(split.inputs)))
+    hard = np.flatnonzero(split.ratings >= np.median(split.ratings))
+    row = int(np.random.default_rng(seed).choice(hard))
     grid = split.inputs[row].astype(int) - 1
     return row, "".join(str(d) if d else "." for d in grid), int(split.ratings[row])
 
@@ -49,9 +51,9 @@ def solve_a_hard_one(console: Console, seed: int) -> None:
     row, puzzle, rating = random_row(seed)
     clues = sum(c != "." for c in puzzle)
     console.print(f"{card['parameters']:,} parameters, trained on {card['trained_on']}.")
-    console.print(f"How good: {card['summary']}.")
+    console.print(f"How good, {card['summary']}.")
     console.print(
-        f"The puzzle: row {row} of the test set, drawn at random (seed {seed}); {clues} clues; "
+        f"The puzzle: row {row} of the test set, drawn at random from its harder half (seed {seed}); {clues} clues; "
         f"a backtracking solver guesses {rating} times on it.\n"
     )
     given = reasoner.task.parse(puzzle)
