@@ -194,7 +194,7 @@ def test_bad_rows_name_their_line(tmp_path):
     q, a = (NINE.format(NINE.decode(side[0])) for side in (good.inputs, good.labels))
     for question, answer, words in (
         (q[:-1], a, "line 3: 81 cells expected for 9x9, got 80"),
-        ("x" + q[1:], a, "line 3: row 1, column 1: 'X'"),
+        ("x" + q[1:], a, "line 3: row 1, column 1: 'x'"),
         (q, a[:-1] + a[0], "line 3: answer breaks the rules: "),
     ):
         with pytest.raises(ValueError, match=words):

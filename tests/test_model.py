@@ -7,7 +7,9 @@ import torch
 from conftest import TRM, batch_for, tiny
 
 from hrm.config import ModelConfig, Recipe, load_recipe, recipe_names
-from hrm.model import HRM, RotaryPositions, rms_norm, trunc_normal_
+from hrm.layers import RotaryPositions, rms_norm, trunc_normal_
+from hrm.model import HRM
+from hrm.tasks.sudoku import Sudoku
 
 KINDS = {
     "hrm": {},
@@ -181,3 +183,65 @@ def test_all_recipes_load_and_build_on_the_meta_device():
         assert isinstance(recipe, Recipe) and recipe.about
         with torch.device("meta"):
             HRM(ModelConfig(**recipe.arch.model_dump() | {"forward_dtype": "float32"}, vocab_size=11, seq_len=81))
+
+
+LATTICE = dict(mixer="groups", pos_encodings="none", puzzle_emb_ndim=0, vocab_size=8, seq_len=36, box=(2, 3))
+
+
+def lattice(tokens: torch.Tensor, generator: torch.Generator | None = None, **changes):
+    model = HRM(tiny(**LATTICE | changes))
+    rows = model.puzzle_rows(torch.zeros(len(tokens), dtype=torch.long))
+    return model(model.initial_state(len(tokens), generator), tokens, rows)
+
+
+def test_lattice_has_one_position_a_value_and_cell_and_never_answers_blank():
+    tokens = torch.randint(1, 8, (3, 36))
+    (z_H, z_L), out = lattice(tokens)
+    assert z_H.shape == z_L.shape == (3, 6 * 36, 16)
+    assert out.logits.shape == (3, 36, 8) and out.q_halt.shape == (3,)
+    assert (out.logits.argmax(-1) >= 2).all()
+    assert out.logits.softmax(-1)[..., :2].max() == 0
+
+
+@pytest.mark.parametrize("levels", ["separate", "shared", "single"])
+@pytest.mark.parametrize("box", [(2, 3), (3, 2), (3, 4)])
+def test_lattice_commutes_with_every_symmetry_but_transposition(levels, box):
+    task = Sudoku(*box)
+    tokens = torch.randint(1, task.vocab_size, (4, task.seq_len), dtype=torch.int32)
+    shape = dict(vocab_size=task.vocab_size, seq_len=task.seq_len, box=box, levels=levels)
+    torch.manual_seed(1)
+    _, out = lattice(tokens, **shape)
+    moved, moved_answers = task.augment(tokens, out.logits.argmax(-1), torch.Generator().manual_seed(5))
+    assert not torch.equal(moved, tokens)
+    torch.manual_seed(1)
+    _, turned = lattice(moved, **shape)
+    assert torch.equal(turned.logits.argmax(-1), moved_answers)
+    torch.testing.assert_close(out.q_halt, turned.q_halt, rtol=1e-4, atol=1e-5)
+
+
+def test_random_initial_states_differ_by_generator_and_are_fixed_without_one():
+    model = HRM(tiny(**LATTICE, initial_state="random"))
+    fixed, again = model.initial_state(3), model.initial_state(3)
+    assert all(torch.equal(a, b) for a, b in zip(fixed, again, strict=True))
+    assert torch.equal(fixed[0][0], fixed[0][2]) and not torch.equal(fixed[0][0, 0], fixed[0][0, 1])
+    drawn = model.initial_state(3, torch.Generator().manual_seed(1))
+    assert not torch.equal(drawn[0][0], drawn[0][1])
+    same = model.initial_state(3, torch.Generator().manual_seed(1))
+    other = model.initial_state(3, torch.Generator().manual_seed(2))
+    assert torch.equal(drawn[1], same[1]) and not torch.equal(drawn[1], other[1])
+    assert model.state_dict()["H_init"].shape == (216, 16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"box": None}, "needs a puzzle with rows, columns and boxes"),
+        ({"box": (3, 3)}, "do not fit 36 cells"),
+        ({"puzzle_emb_ndim": 16}, "puzzle_emb_ndim=0"),
+        ({"pos_encodings": "learned"}, "pos_encodings=none"),
+        ({"pos_encodings": "rope"}, "no attention to rotate"),
+    ],
+)
+def test_a_lattice_that_cannot_be_is_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        tiny(**LATTICE | changes)

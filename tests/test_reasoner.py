@@ -1,5 +1,7 @@
 """Inference: rows halt and leave, waiting puzzles take their places, and nobody's answer depends on the company."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,14 +9,17 @@ from conftest import TRM, tiny
 
 from hrm.data import load_split
 from hrm.evaluate import evaluate, wilson
+from hrm.looks import Look
 from hrm.model import HRM
-from hrm.reasoner import Reasoner
+from hrm.reasoner import Answers, Reasoner
 
 
 def six_by_six(**changes) -> HRM:
     """A random model for 6x6 puzzles whose Q_halt says something different for each puzzle."""
     torch.manual_seed(3)
-    model = HRM(tiny(seq_len=36, vocab_size=8, num_puzzle_identifiers=1, halt_max_steps=6, **changes))
+    plain = {"puzzle_emb_ndim": 0} if changes.get("mixer") == "groups" else {}
+    shape = dict(seq_len=36, vocab_size=8, num_puzzle_identifiers=1, halt_max_steps=6)
+    model = HRM(tiny(**shape | plain | changes))
     tokens = torch.from_numpy(puzzles(40).astype(np.int32))
     with torch.no_grad():
         model.q_head.weight.normal_(std=2.0)
@@ -106,7 +111,7 @@ def test_verification_is_by_the_rules_not_by_the_label():
     reasoner = Reasoner(six_by_six())
     answer = split.labels[0].copy()
     reasoner.run = lambda tokens, watch=None, a=answer: type(
-        "A", (), {"tokens": a[None], "segments": np.ones(1, int), "confidence": np.ones(1)}
+        "A", (), {"tokens": a[None], "segments": np.ones(1, int), "confidence": np.ones(1), "passes": np.ones(1, int)}
     )
     text = reasoner.task.format(reasoner.task.decode(split.inputs[0]))
     assert next(reasoner.solve_many([text])).verified
@@ -130,7 +135,8 @@ def test_evaluation_counts_what_it_says():
     right[3, 5] = right[3, 5] % 6 + 2 if right[3, 5] < 7 else 2  # one cell wrong
     right[7, :] = 1  # all blank
     segments = np.arange(10)
-    reasoner.run = lambda tokens, ids: type("A", (), {"tokens": right, "segments": segments, "confidence": np.ones(10)})
+    said = {"tokens": right, "segments": segments, "confidence": np.ones(10), "passes": np.ones(10, int)}
+    reasoner.run = lambda tokens, ids: type("A", (), said)
     report = evaluate(reasoner, split, 10)
     assert report["rows"] == 10 and report["exact@1"] == 0.8 and report["verified"] == 0.8
     assert report["cell_accuracy"] == pytest.approx((8 + 35 / 36) / 10) and report["mean_segments"] == 4.5
@@ -144,3 +150,138 @@ def test_wilson_interval_against_published_values():
     assert wilson(0.0, 10) == pytest.approx([0, 0.2775], abs=1e-3)
     assert wilson(0.8, 10) == pytest.approx([0.490, 0.943], abs=1e-3)
     assert wilson(1.0, 100)[1] == pytest.approx(1.0)
+
+
+# --- several looks
+
+LATTICE = dict(mixer="groups", pos_encodings="none", box=(2, 3), initial_state="random")
+
+
+def answers(tokens, confidence, residual, halted) -> Answers:
+    found = Answers.empty(*np.shape(tokens))
+    found.tokens[:], found.confidence[:], found.residual[:], found.halted[:] = tokens, confidence, residual, halted
+    found.segments[:], found.passes[:] = 2, 1
+    return found
+
+
+def scripted(reasoner: Reasoner, looks: list[Answers]) -> list[tuple[int, list[int]]]:
+    """Let the passes of `reasoner` return what `looks` says; returns the list of (look, rows asked) it fills."""
+    log = []
+
+    def one_pass(tokens, names, look, watch, asked=None):
+        rows = np.arange(len(tokens)) if asked is None else asked
+        log.append((look, rows.tolist()))
+        return looks[look].take(rows)
+
+    reasoner._pass = one_pass
+    return log
+
+
+GRIDS = np.stack([np.full(36, v, np.uint8) for v in (2, 3, 4)])
+
+
+def test_confidence_stops_at_the_first_pass_that_halts_sure_of_itself():
+    reasoner = Reasoner(six_by_six(**LATTICE), passes=3)
+    asked = scripted(
+        reasoner,
+        [
+            answers(GRIDS, [0.9, 0.4, 0.8], [1, 1, 1], [True, True, False]),
+            answers(GRIDS[[0, 2, 0]], [0.9, 0.9, 0.3], [1, 1, 1], [True, True, True]),
+            answers(GRIDS[[0, 0, 1]], [0.9, 0.9, 0.2], [1, 1, 1], [True, True, False]),
+        ],
+    )
+    found = reasoner.run(GRIDS)
+    assert asked == [(0, [0, 1, 2]), (1, [1, 2]), (2, [2])]
+    assert found.tokens[:, 0].tolist() == [2, 4, 4]  # accepted at once, at the second look, the most confident of three
+    assert found.passes.tolist() == [1, 2, 3] and found.segments.tolist() == [2, 4, 6]
+
+
+def test_residual_and_votes_look_at_every_pass():
+    looks = [
+        answers(GRIDS[:2], [0.6, 0.9], [0.5, 0.1], [True, True]),
+        answers(GRIDS[[1, 2]], [0.5, 0.5], [0.2, 0.3], [True, True]),
+        answers(GRIDS[[1, 2]], [0.4, 0.3], [0.3, 0.2], [True, True]),
+    ]
+    for select, expected in (("residual", [3, 3]), ("votes", [3, 3])):
+        reasoner = Reasoner(six_by_six(**LATTICE), passes=3, select=select)
+        asked = scripted(reasoner, looks)
+        found = reasoner.run(GRIDS[:2])
+        assert [rows for _, rows in asked] == [[0, 1]] * 3
+        assert found.tokens[:, 0].tolist() == expected, select
+        assert found.passes.tolist() == [3, 3]
+
+
+def test_check_accepts_by_the_rules_alone():
+    split = load_split("sudoku-6x6-1k", "test")
+    right, wrong = split.labels[:3], GRIDS
+    reasoner = Reasoner(six_by_six(**LATTICE), passes=2, check=True)
+    asked = scripted(
+        reasoner,
+        [
+            answers(np.where([[1], [0], [0]], right, wrong), 0.1, 1, False),
+            answers(np.where([[0], [1], [0]], right, wrong), [0.9, 0.0, 0.9], 1, False),
+        ],
+    )
+    found = reasoner.run(split.inputs[:3])
+    assert asked == [(0, [0, 1, 2]), (1, [1, 2])]
+    assert (found.tokens[:2] == right[:2]).all() and (found.tokens[2] == wrong[2]).all()
+
+
+@pytest.mark.parametrize("select", ["confidence", "residual", "votes"])
+@pytest.mark.parametrize("changes", [LATTICE, {"puzzle_emb_ndim": 0}])
+def test_neither_labels_nor_rules_reach_the_selection(select, changes, monkeypatch):
+    split = load_split("sudoku-6x6-1k", "test")
+    given = split.inputs[:6]
+    torch.manual_seed(0)
+    options = dict(passes=3, select=select, halt="stable", max_segments=3, noise=0.1)
+    reasoner = Reasoner(six_by_six(**changes), **options)
+    seen = []
+    run = reasoner.run
+    reasoner.run = lambda *a: seen.append(run(*a)) or seen[-1]
+    evaluate(reasoner, split, 6)
+    shuffled = dataclasses.replace(split, labels=split.labels[np.random.default_rng(0).permutation(len(split.labels))])
+    evaluate(reasoner, shuffled, 6)
+    monkeypatch.setattr(type(reasoner.task), "verify_batch", lambda *_: pytest.fail("rules used"))
+    seen.append(run(given))
+    for other in seen[1:]:
+        assert (other.tokens == seen[0].tokens).all() and (other.passes == seen[0].passes).all()
+
+
+@pytest.mark.parametrize("changes", [LATTICE, {"puzzle_emb_ndim": 0}])
+def test_several_looks_do_not_depend_on_batch_size_or_neighbours(changes):
+    split = load_split("sudoku-6x6-1k", "test")
+    model = six_by_six(**changes)
+    options = dict(passes=3, select="votes", halt="stable", max_segments=4, noise=0.2)
+    together = Reasoner(model, batch_size=3, **options).run(split.inputs[:7])
+    for row in range(7):
+        alone = Reasoner(model, batch_size=1, **options).run(split.inputs[row : row + 1])
+        assert (alone.tokens[0] == together.tokens[row]).all() and alone.segments[0] == together.segments[row]
+
+
+def test_a_look_turns_the_puzzle_and_its_answer_back():
+    split = load_split("sudoku-6x6-1k", "test")
+    reasoner = Reasoner(six_by_six(**LATTICE))
+    tokens, labels = (torch.from_numpy(a[:5].astype(np.int32)) for a in (split.inputs, split.labels))
+    for number in range(4):
+        look = Look(number, reasoner.model, reasoner.task, noise=0.0, seed=0)
+        turned, answer = look.turn(tokens), look.turn(labels)
+        assert torch.equal(turned, tokens) == (number == 0)
+        verified = reasoner.task.verify_batch(
+            *(reasoner.task.decode(t.numpy().astype(np.uint8)) for t in (turned, answer))
+        )
+        assert verified.all() and torch.equal(look.turn_back(answer), labels)
+        assert torch.equal(look.place_back((turned > 1).float()), (tokens > 1).float())
+        plain = reasoner.model.initial_state(5)
+        assert torch.equal(look.initial_state(5)[0], plain[0]) == (number == 0)
+
+
+def test_noise_joins_looks_after_the_first_and_depends_on_the_segment():
+    model = six_by_six(**LATTICE)
+    state, steps = model.initial_state(3), torch.tensor([0, 1, 0])
+    task = Reasoner(model).task
+    quiet, loud = Look(0, model, task, noise=0.5, seed=0), Look(2, model, task, noise=0.5, seed=0)
+    assert quiet.disturb(state, steps) is state
+    z_H, _ = loud.disturb(state, steps)
+    moved = z_H - state[0]
+    assert torch.equal(moved[0], moved[2]) and not torch.equal(moved[0], moved[1])
+    assert 0.4 < moved[1].std() < 0.6

@@ -155,7 +155,7 @@ def test_common_drawings_are_read():
     [
         ("1" * 80, "81 cells expected for 9x9, got 80"),
         ("", "got 0"),
-        ("." * 20 + "x" + "." * 60, "row 3, column 3: 'X' is not a digit 1-9"),
+        ("." * 20 + "x" + "." * 60, "row 3, column 3: 'x' is not a digit 1-9"),
         ("." * 82, "got 82"),
     ],
 )

@@ -29,7 +29,11 @@ Dtype = Annotated[str, typer.Option(help="auto (bfloat16 where the machine has i
 Halt = Annotated[
     str, typer.Option(help="when a puzzle stops: auto, q (learned), stable (same answer twice), settled (both), never")
 ]
-Segments = Annotated[int | None, typer.Option(min=1, help="most segments a puzzle; default: as trained")]
+Segments = Annotated[int | None, typer.Option(min=1, help="most segments a pass; default: as trained")]
+Passes = Annotated[int, typer.Option(min=1, help="up to so many looks at a puzzle, one answer chosen")]
+Select = Annotated[str, typer.Option(help="how it is chosen: confidence, residual or votes")]
+Check = Annotated[bool, typer.Option("--check", help="accept a look only if its answer obeys the puzzle's rules")]
+Noise = Annotated[float, typer.Option(min=0, help="deviation of noise on the state in looks after the first")]
 
 
 def main() -> None:
@@ -60,6 +64,10 @@ def solve(
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="draw every segment (one puzzle)")] = False,
     max_segments: Segments = None,
     halt: Halt = "auto",
+    passes: Passes = 1,
+    select: Select = "confidence",
+    check: Check = False,
+    noise: Noise = 0.0,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -72,6 +80,7 @@ def solve(
     from .reasoner import Reasoner
 
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
+    options |= {"passes": passes, "select": select, "check": check, "noise": noise}
     reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, **options)
     size = reasoner.task.seq_len
     if puzzle == "-":
@@ -246,6 +255,10 @@ def evaluate_command(
     json_out: Annotated[Path | None, typer.Option("--json", help="write the report here")] = None,
     max_segments: Segments = None,
     halt: Halt = "auto",
+    passes: Passes = 1,
+    select: Select = "confidence",
+    check: Check = False,
+    noise: Noise = 0.0,
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -268,17 +281,20 @@ def evaluate_command(
         raise ValueError(
             f"{data} has puzzles of {rows.metadata.seq_len} cells, {weights} solves {found.model.config.seq_len}"
         )
-    reasoner = Reasoner(found.model, found.task, halt=halt, max_segments=max_segments, batch_size=batch_size)
+    thinking = {"halt": halt, "max_segments": max_segments, "passes": passes, "select": select, "check": check}
+    reasoner = Reasoner(found.model, found.task, **thinking, noise=noise, batch_size=batch_size)
     report = {"weights": found.where, "data": data, **evaluate(reasoner, rows, limit)}
     if json_out:
         write_synced(json_out, json.dumps(report, indent=1).encode())
-    low, high = report["exact@1_ci95"]
+    counted = report["counted"]
+    low, high = report[f"{counted}_ci95"]
     print(f"rows {report['rows']} of {data} ({report['distinct_solutions']} distinct solutions)")
-    print(f"exact@1        {report['exact@1']:.2%}   95 % interval {low:.2%} to {high:.2%}")
+    print(f"{counted:<14} {report[counted]:.2%}   95 % interval {low:.2%} to {high:.2%}")
     print(f"cell accuracy  {report['cell_accuracy']:.2%}")
     print(f"verified       {report['verified']:.2%}   by the puzzle's own rules")
     print(
-        f"segments       {report['mean_segments']:.2f} on average, at most {report['max_segments']}, halt={report['halt']}"
+        f"segments       {report['mean_segments']:.2f} on average in {report['mean_passes']:.2f} passes, "
+        f"at most {report['max_segments']} a pass, halt={report['halt']}"
     )
     if report["q_halt"]:
         q = report["q_halt"]

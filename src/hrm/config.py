@@ -5,6 +5,7 @@ command lines carry over. An unknown key or a wrong value is refused with the ne
 """
 
 import difflib
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,7 +30,9 @@ class Arch(Closed):
 
     levels: Literal["separate", "shared", "single"] = "separate"
     """separate: modules H and L (HRM). shared: one module plays both (TRM). single: one state, z = f(z + x)."""
-    mixer: Literal["attention", "mlp"] = "attention"
+    mixer: Literal["attention", "mlp", "groups"] = "attention"
+    """How positions hear each other: attention, an MLP over positions (TRM), or, on a lattice of one position for each
+    value of each cell, the means of its row, column, box and cell (docs/architecture.md, "the lattice")."""
     pos_encodings: Literal["rope", "rope2d", "learned", "none"] = "rope"
 
     H_cycles: Positive = 2
@@ -45,6 +48,9 @@ class Arch(Closed):
     """Hidden widths of the MLPs are rounded up to a multiple of this (the reference: 256)."""
     rms_norm_eps: float = Field(1e-5, gt=0)
     rope_theta: float = Field(10000.0, gt=0)
+    initial_state: Literal["fixed", "random"] = "fixed"
+    """fixed: one vector for every position (HRM). random: training draws every position of every puzzle anew, inference
+    keeps one draw; other draws then make restarts that differ."""
     init_std: float = Field(1.0, ge=0)
     """Spread of the fixed initial states z_H and z_L; 0 starts from zero."""
 
@@ -98,7 +104,11 @@ class Arch(Closed):
             if (self.hidden_size // self.num_heads) % step:
                 raise ValueError(f"{self.pos_encodings} needs hidden_size/num_heads in multiples of {step}")
         elif self.pos_encodings in ("rope", "rope2d"):
-            raise ValueError("mixer=mlp has no attention to rotate: use pos_encodings=none or learned")
+            raise ValueError(f"mixer={self.mixer} has no attention to rotate: use pos_encodings=none or learned")
+        if self.mixer == "groups" and (self.pos_encodings != "none" or self.prefix_len):
+            raise ValueError(
+                "mixer=groups knows no places: use pos_encodings=none, puzzle_emb_ndim=0, puzzle_emb_len=0"
+            )
         if self.puzzle_emb_len and self.puzzle_emb_ndim > self.puzzle_emb_len * self.hidden_size:
             raise ValueError(
                 f"puzzle_emb_ndim={self.puzzle_emb_ndim} does not fit in puzzle_emb_len={self.puzzle_emb_len} "
@@ -113,9 +123,21 @@ class ModelConfig(Arch):
     vocab_size: Positive
     seq_len: Positive
     num_puzzle_identifiers: Positive = 1
+    box: tuple[Positive, Positive] | None = None
+    """Rows and columns of a box, for a puzzle whose rows, columns and boxes hold every value once."""
+
+    @property
+    def side(self) -> int:
+        """Rows of a square grid, and with mixer=groups the number of values."""
+        return math.isqrt(self.seq_len)
 
     @model_validator(mode="after")
     def _grid(self) -> "ModelConfig":
+        if self.mixer == "groups":
+            if self.box is None:
+                raise ValueError("mixer=groups needs a puzzle with rows, columns and boxes; this task has none")
+            if self.seq_len != math.prod(self.box) ** 2 or self.vocab_size <= self.side:
+                raise ValueError(f"boxes of {self.box} do not fit {self.seq_len} cells and {self.vocab_size} tokens")
         if self.pos_encodings == "rope2d" and round(self.seq_len**0.5) ** 2 != self.seq_len:
             raise ValueError(f"rope2d needs a square grid, got seq_len={self.seq_len}")
         return self

@@ -97,7 +97,8 @@ class Watcher:
 
 def verdict(solution: Solution, seconds: float) -> Text:
     """One line about an answered puzzle."""
-    effort = f"{solution.segments} segment{'s' * (solution.segments != 1)}, {seconds:.2f} s"
+    looks = f"{solution.passes} looks, " if solution.passes > 1 else ""
+    effort = f"{looks}{solution.segments} segment{'s' * (solution.segments != 1)}, {seconds:.2f} s"
     if solution.verified:
         return Text(f"solved and checked by the rules ({effort}, confidence {solution.confidence:.2f})", "bold green")
     return Text(f"not solved: {solution.fault} ({effort}, confidence {solution.confidence:.2f})", "bold red")

@@ -13,9 +13,10 @@ from .reasoner import Answers, Reasoner
 def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict[str, Any]:
     """Answer the first `limit` rows of a split (all by default) and count.
 
-    exact@1: one deterministic pass, every labelled cell equals the label. cell_accuracy: mean share of labelled cells
-    right. verified: the answer passes the puzzle's own rules. The interval is Wilson's, 95 %, with as many trials as
-    there are distinct solutions, since puzzles with one solution grid are not independent.
+    exact@1: one deterministic pass, every labelled cell equals the label; with several passes and no rules the key is
+    selected@k. cell_accuracy: mean share of labelled cells right. verified: the answer passes the puzzle's own rules;
+    an answer that does not is an abstention. The interval is Wilson's, 95 %, with as many trials as there are distinct
+    solutions, since puzzles with one solution grid are not independent.
     """
     rows = min(limit or len(split.inputs), len(split.inputs))
     if not rows:
@@ -30,20 +31,30 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
     task = reasoner.task
     verified = task.verify_batch(task.decode(split.inputs[:rows]), task.decode(answers.tokens))
     distinct = len(np.unique(labels, axis=0))
+    counted = count_name(reasoner)
     return {
         "rows": rows,
-        "exact@1": float(exact.mean()),
-        "exact@1_ci95": wilson(float(exact.mean()), distinct),
+        "counted": counted,
+        counted: float(exact.mean()),
+        f"{counted}_ci95": wilson(float(exact.mean()), distinct),
         "distinct_solutions": distinct,
         "cell_accuracy": float((right.sum(1) / np.maximum(1, labelled.sum(1))).mean()),
         "verified": float(verified.mean()),
         "mean_segments": float(answers.segments.mean()),
         "max_segments": reasoner.max_segments,
+        "mean_passes": float(answers.passes.mean()),
         "halt": reasoner.halt,
         "q_halt": calibration(answers, exact) if reasoner.model.config.halting != "fixed" else None,
         "seconds": seconds,
         "data_hash": split.hash,
     }
+
+
+def count_name(reasoner: Reasoner) -> str:
+    """How the answers of this reasoner are counted against labels (DESIGN.md, "Ways to count an answer")."""
+    if reasoner.passes == 1:
+        return "exact@1"
+    return f"checked@{reasoner.passes}" if reasoner.check else f"selected@{reasoner.passes}"
 
 
 def calibration(answers: Answers, exact: np.ndarray, bins: int = 10) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Inference: a running batch of puzzles in which finished rows leave, waiting ones take their places, text in and out.
 
-The label never enters this file, and the puzzle's rules enter only to say afterwards whether an answer is right.
+The label never enters this file. The puzzle's rules enter to say afterwards whether an answer is right, and, only where
+`check` asks for it, to accept or refuse the answer of a pass; nothing else chooses by them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,10 +15,12 @@ from torch import Tensor
 
 from .checkpoint import load_weights
 from .halting import wants_to_halt
-from .model import HRM, Output, State
+from .looks import Look, votes
+from .model import HRM, Output
 from .tasks import task_for
 
 HALT_RULES = ("auto", "q", "stable", "settled", "never")
+SELECTIONS = ("confidence", "residual", "votes")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,25 @@ class Answers:
     """(N,) int32: segments each puzzle ran."""
     confidence: np.ndarray
     """(N,) float32 in 0..1: sigmoid of Q_halt, or for a model without one the probability of its least sure cell."""
+    residual: np.ndarray
+    """(N,) float32: root mean square of the change of z_H in the last segment."""
+    halted: np.ndarray
+    """(N,) bool: the pass ended by its halting rule, not at the bound on segments."""
+    passes: np.ndarray
+    """(N,) int32: passes run until the answer was accepted."""
+
+    @classmethod
+    def empty(cls, count: int, cells: int) -> "Answers":
+        kinds = (np.int32, np.float32, np.float32, np.bool_, np.int32)
+        return cls(np.zeros((count, cells), np.uint8), *(np.zeros(count, kind) for kind in kinds))
+
+    def put(self, places: np.ndarray, other: "Answers") -> None:
+        """Overwrite the rows `places`, indices or a mask, by the rows of `other`."""
+        for name in self.__dataclass_fields__:
+            getattr(self, name)[places] = getattr(other, name)
+
+    def take(self, places: np.ndarray) -> "Answers":
+        return Answers(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -47,6 +69,8 @@ class Thought:
     residual: float
     """How far z_H moved in this segment: root mean square of the change."""
     halted: bool
+    look: int = 0
+    """Which pass over the puzzle this belongs to."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +84,27 @@ class Solution:
     fault: str
     """Why not, in words; empty where verified."""
     segments: int
+    """Of all passes together."""
     confidence: float
+    passes: int
     trace: list[Thought] = field(default_factory=list, repr=False)
 
 
 class Reasoner:
     """Solve puzzles with a model.
 
-    `max_segments`: bound on segments a puzzle (default: as configured, `halt_max_steps_eval`). `halt`: when a puzzle stops before
-    that: "q" by the model's learned wish, "stable" when its answer did not change over a segment, "settled" when both
-    agree, "never", or "auto": settled where the model learned a wish, else stable. `batch_size`: puzzles that run at once.
+    `max_segments`: bound on segments a pass (default: as configured, `halt_max_steps_eval`). `halt`: when a pass stops
+    before that: "q" by the model's learned wish, "stable" when its answer did not change over a segment, "settled" when
+    both agree, "never", or "auto": settled where the model learned a wish, else stable. `batch_size`: puzzles that run
+    at once.
+
+    `passes`: up to so many looks at a puzzle. The first is the plain one; each other takes a random symmetry of the
+    puzzle, undone afterwards, and a random initial state where the model was trained with such; with `noise` > 0 normal
+    noise of that deviation joins the state before each of its segments (PTRM). `select`: how one answer is chosen.
+    "confidence": a pass that halts of its own accord with confidence above one half is accepted and ends the looking,
+    else the most confident; "residual": of all passes the one whose state moved least at the end (EqR); "votes": the
+    answer with the largest sum of confidences over all passes. With `check` a pass is accepted if, and only if, its
+    answer obeys the puzzle's rules.
     """
 
     def __init__(
@@ -79,18 +114,27 @@ class Reasoner:
         *,
         max_segments: int | None = None,
         halt: str = "auto",
+        passes: int = 1,
+        select: str = "confidence",
+        check: bool = False,
+        noise: float = 0.0,
+        seed: int = 0,
         batch_size: int = 64,
         card: dict | None = None,
     ):
-        if halt not in HALT_RULES:
-            raise ValueError(f"halt='{halt}': choose one of {', '.join(HALT_RULES)}")
+        for name, value, known in (("halt", halt, HALT_RULES), ("select", select, SELECTIONS)):
+            if value not in known:
+                raise ValueError(f"{name}='{value}': choose one of {', '.join(known)}")
         learned = model.config.halting != "fixed"
         if halt in ("q", "settled") and not learned:
             raise ValueError(f"halt='{halt}': this model has learned no halting; use stable or never")
+        if passes < 1 or noise < 0:
+            raise ValueError(f"passes={passes}, noise={noise}: at least one pass, and no negative noise")
         self.model = model.eval()
         self.task = task_for(task, model.config.seq_len)
         self.max_segments = max_segments or model.config.max_segments
         self.halt = ("settled" if learned else "stable") if halt == "auto" else halt
+        self.passes, self.select, self.check, self.noise, self.seed = passes, select, check, noise, seed
         self.batch_size = batch_size
         self.card = card or {}
 
@@ -142,6 +186,7 @@ class Reasoner:
             fault=fault,
             segments=int(answers.segments[row]),
             confidence=float(answers.confidence[row]),
+            passes=int(answers.passes[row]),
             trace=trace,
         )
 
@@ -153,16 +198,67 @@ class Reasoner:
         watch: Callable[[Thought], None] | None = None,
     ) -> Answers:
         """Answer N puzzles: tokens (N, S) uint8 and, where the model knows puzzles by name, identifiers (N,)."""
+        names = np.zeros(len(tokens), np.int32) if puzzle_identifiers is None else puzzle_identifiers
+        first = self._pass(tokens, names, 0, watch)
+        tried, open_ = [first], np.arange(len(tokens))
+        for look in range(1, self.passes):
+            open_ = open_[~self._accepted(tokens[open_], tried[-1].take(open_))]
+            if not len(open_):
+                break
+            tried.append(Answers.empty(*tokens.shape))
+            tried[-1].put(open_, self._pass(tokens[open_], names[open_], look, watch, asked=open_))
+        return first if len(tried) == 1 else self._selected(tokens, tried)
+
+    def _accepted(self, tokens: np.ndarray, answers: Answers) -> np.ndarray:
+        """(N,) bool: no further look is needed."""
+        if self.check:
+            return self._obeys_rules(tokens, answers)
+        if self.select != "confidence":
+            return np.zeros(len(tokens), np.bool_)
+        return (answers.confidence > 0.5) & (answers.halted | (self.halt == "never"))
+
+    def _obeys_rules(self, tokens: np.ndarray, answers: Answers) -> np.ndarray:
+        return self.task.verify_batch(self.task.decode(tokens), self.task.decode(answers.tokens))
+
+    def _selected(self, tokens: np.ndarray, tried: list[Answers]) -> Answers:
+        """One answer a row out of those of several passes, by the model's signals; by the rules only with `check`."""
+        ran = np.stack([answers.passes > 0 for answers in tried])  # (k, N)
+        worth = np.stack([answers.confidence for answers in tried])
+        if self.select == "residual":
+            worth = -np.stack([answers.residual for answers in tried])
+        elif self.select == "votes":
+            worth = votes(np.stack([answers.tokens for answers in tried]), worth * ran)
+        # the pass that ended the looking was the last to run and was accepted: it outranks what came before
+        last = ran.sum(0) - 1
+        accepted = np.stack([self._accepted(tokens, answers) for answers in tried])
+        chosen = np.where(ran, worth + 1e3 * accepted, -np.inf).argmax(0)
+        found = Answers.empty(*tokens.shape)
+        for look, answers in enumerate(tried):
+            found.put(chosen == look, answers.take(chosen == look))
+        found.passes[:] = last + 1
+        found.segments[:] = sum(answers.segments for answers in tried)
+        return found
+
+    def _pass(
+        self,
+        tokens: np.ndarray,
+        names: np.ndarray,
+        look: int,
+        watch: Callable[[Thought], None] | None,
+        asked: np.ndarray | None = None,
+    ) -> Answers:
+        """One pass over N puzzles; `asked` (N,) are their numbers where they are not 0..N-1."""
         device = self.model.H_init.device
         count = len(tokens)
-        waiting = torch.from_numpy(np.ascontiguousarray(tokens)).to(device, torch.int32)
-        names = np.zeros(count, np.int32) if puzzle_identifiers is None else puzzle_identifiers
+        eye = Look(look, self.model, self.task, noise=self.noise, seed=self.seed)
+        waiting = eye.turn(torch.from_numpy(np.ascontiguousarray(tokens)).to(device, torch.int32))
         names = torch.from_numpy(np.ascontiguousarray(names)).to(device, torch.int32)
-        found = Answers(np.zeros_like(tokens), np.zeros(count, np.int32), np.zeros(count, np.float32))
+        found = Answers.empty(*tokens.shape)
+        found.passes[:] = 1
 
         rows = torch.zeros(0, dtype=torch.long, device=device)  # (places,) which puzzle sits in each place
         steps = torch.zeros(0, dtype=torch.int32, device=device)
-        state = self.model.initial_state(0)
+        state = eye.initial_state(0)
         previous = waiting[:0]
         entered = 0
         while len(rows) or entered < count:
@@ -170,22 +266,40 @@ class Reasoner:
             if coming:
                 rows = torch.cat((rows, torch.arange(entered, entered + coming, device=device)))
                 steps = torch.cat((steps, steps.new_zeros(coming)))
-                state = tuple(map(torch.cat, zip(state, self.model.initial_state(coming), strict=True)))
+                state = tuple(map(torch.cat, zip(state, eye.initial_state(coming), strict=True)))
                 previous = torch.cat((previous, previous.new_full((coming, waiting.shape[1]), -1)))
                 entered += coming
-            before = state
-            state, out = self.model(state, waiting[rows], self.model.puzzle_rows(names[rows]))
+            before = eye.disturb(state, steps)
+            state, out = self.model(before, waiting[rows], self.model.puzzle_rows(names[rows]))
             steps = steps + 1
             answer = out.logits.argmax(-1).to(torch.int32)
-            halted = (steps >= self.max_segments) | self._wants_to_halt(out, answer, previous)
+            halted = self._wants_to_halt(out, answer, previous)
+            leaving = halted | (steps >= self.max_segments)
             confidence = self._confidence(out)
+            residual = (state[0].float() - before[0].float()).square().mean((1, 2)).sqrt()
+            here = Answers(
+                eye.turn_back(answer).cpu().numpy().astype(np.uint8),
+                *(values.cpu().numpy() for values in (steps, confidence, residual, halted)),
+                np.ones(len(rows), np.int32),
+            )
+            gone, places = leaving.cpu().numpy(), rows.cpu().numpy()
+            found.put(places[gone], here.take(gone))
             if watch:
-                self._tell(watch, rows, steps, answer, out, confidence, before, state, halted)
-            done = rows[halted].cpu().numpy()
-            found.tokens[done] = answer[halted].cpu().numpy()
-            found.segments[done] = steps[halted].cpu().numpy()
-            found.confidence[done] = confidence[halted].cpu().numpy()
-            stay = ~halted
+                certainty = eye.place_back(out.logits.float().softmax(-1).amax(-1)).cpu().numpy()
+                for place, row in enumerate(places):
+                    watch(
+                        Thought(
+                            row=int(row if asked is None else asked[row]),
+                            segment=int(here.segments[place]),
+                            tokens=here.tokens[place],
+                            certainty=certainty[place],
+                            confidence=float(here.confidence[place]),
+                            residual=float(here.residual[place]),
+                            halted=bool(gone[place]),
+                            look=look,
+                        )
+                    )
+            stay = ~leaving
             rows, steps, previous = rows[stay], steps[stay], answer[stay]
             state = tuple(z[stay] for z in state)
         return found
@@ -202,30 +316,3 @@ class Reasoner:
         if self.model.config.halting != "fixed":
             return out.q_halt.sigmoid()
         return out.logits.float().softmax(-1).amax(-1).amin(-1)
-
-    def _tell(
-        self,
-        watch: Callable[[Thought], None],
-        rows: Tensor,
-        steps: Tensor,
-        answer: Tensor,
-        out: Output,
-        confidence: Tensor,
-        before: State,
-        after: State,
-        halted: Tensor,
-    ) -> None:
-        certainty = out.logits.float().softmax(-1).amax(-1).cpu().numpy()
-        residual = (after[0].float() - before[0].float()).square().mean((1, 2)).sqrt().tolist()
-        for place, row in enumerate(rows.tolist()):
-            watch(
-                Thought(
-                    row=row,
-                    segment=int(steps[place]),
-                    tokens=answer[place].cpu().numpy().astype(np.uint8),
-                    certainty=certainty[place],
-                    confidence=float(confidence[place]),
-                    residual=residual[place],
-                    halted=bool(halted[place]),
-                )
-            )

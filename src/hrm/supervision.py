@@ -37,10 +37,11 @@ def supervised_segment(
 ) -> Supervised:
     """Run one segment of training (paper section 2, deep supervision and ACT; reference: hrm_act_v1.py, forward).
 
-    `generator` draws the exploration only. The new carry is detached.
+    `generator` draws the exploration and random initial states. The new carry is detached.
     """
     config = model.config
-    carry = refill(carry, batch, model.initial_state(len(batch["inputs"])))
+    initial = model.initial_state(len(batch["inputs"]), generator if config.initial_state == "random" else None)
+    carry = refill(carry, batch, initial)
     data = carry.data
     rows = model.puzzle_rows(data["puzzle_identifiers"]).requires_grad_()
     state, out = model(carry.state, data["inputs"], rows, H_cycles)

@@ -97,7 +97,8 @@ class Trainer:
             ModelConfig,
             recipe.arch.model_dump()
             | {"vocab_size": meta.vocab_size, "seq_len": meta.seq_len}
-            | {"num_puzzle_identifiers": meta.num_puzzle_identifiers},
+            | {"num_puzzle_identifiers": meta.num_puzzle_identifiers}
+            | ({"box": self.task.box} if recipe.arch.mixer == "groups" else {}),
             "arch",
         )
         torch.manual_seed(recipe.seed)

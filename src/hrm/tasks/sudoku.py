@@ -8,17 +8,48 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
+from typing import Any
 
 import numpy as np
 
 SYMBOLS = "123456789ABCDEFGHIJKLMNOP"
 BLANKS = ".0_*"
+SEPARATORS = re.compile(r"[\s|+=,;:─━│┃┌┐└┘├┤┬┴┼╔╗╚╝║═╠╣╦╩╬\[\]-]")
 BOXES = {16: (2, 2), 36: (2, 3), 81: (3, 3), 144: (3, 4), 256: (4, 4), 400: (4, 5), 625: (5, 5)}
 """Cells of a grid -> rows and columns of its boxes."""
 
 
 class TooHard(ValueError):
     """The exact solver used up the guesses it was allowed."""
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """A symmetry for each of B grids, as tensors on one device."""
+
+    source: Any
+    """(B, S) int64: the cell that each cell takes its token from."""
+    tokens: Any
+    """(B, V) int64: what each token becomes. One row in both serves for every grid."""
+
+    def apply(self, grids):
+        """Token tensors (B, S), or labels with -100 in them, turned."""
+        import torch
+
+        rows = len(grids)
+        moved = grids.gather(1, self.source.expand(rows, -1))
+        renamed = self.tokens.expand(rows, -1).gather(1, moved.clamp(min=0).long()).to(grids.dtype)
+        return torch.where(moved < 0, moved, renamed)
+
+    def undo(self, grids):
+        """The inverse of `apply`."""
+        # moving cells and renaming tokens commute, so the two inverses may be done in the order of `apply`
+        return Symmetry(self.source.argsort(1), self.tokens.argsort(1)).apply(grids)
+
+    def undo_places(self, values):
+        """Numbers (B, S), one a cell, moved back to where the cells came from."""
+        return values.gather(1, self.source.argsort(1).expand(len(values), -1))
 
 
 @dataclass(frozen=True)
@@ -45,6 +76,10 @@ class Sudoku:
         return self.size**2
 
     @property
+    def box(self) -> tuple[int, int]:
+        return self.box_rows, self.box_cols
+
+    @property
     def vocab_size(self) -> int:
         return self.size + 2
 
@@ -63,13 +98,13 @@ class Sudoku:
         if len(line) == self.seq_len and "\n" not in line:
             cells = line.replace("-", ".")  # in one unbroken line a dash can only be a blank
         else:
-            cells = re.sub(r"[\s|+=,;:─━│┃┌┐└┘├┤┬┴┼╔╗╚╝║═╠╣╦╩╬\[\]-]", "", re.sub("·", ".", text))
-        cells = cells.upper().replace("·", ".")
+            cells = SEPARATORS.sub("", text)
+        cells = cells.replace("·", ".")
         digits = np.zeros(self.seq_len, np.uint8)
         for place, char in enumerate(cells):
             if char in BLANKS:
                 continue
-            value = self.symbols.find(char) + 1
+            value = self.symbols.find(char.upper()) + 1
             if not value:
                 where = (
                     f"row {place // self.size + 1}, column {place % self.size + 1}: " if place < self.seq_len else ""
@@ -111,9 +146,10 @@ class Sudoku:
 
     def fault(self, puzzle: np.ndarray, answer: np.ndarray) -> str:
         """Empty if `answer` fills every cell, keeps every given and obeys the rules; else its first fault in words."""
-        blank = np.flatnonzero(answer == 0)
-        if len(blank):
-            return f"{self._cell(blank[0])} is empty"
+        wrong = np.flatnonzero((answer == 0) | (answer > self.size))
+        if len(wrong):
+            value = answer[wrong[0]]
+            return f"{self._cell(wrong[0])} " + (f"holds {value}, no digit of this size" if value else "is empty")
         changed = np.flatnonzero((puzzle != 0) & (puzzle != answer))
         if len(changed):
             k = changed[0]
@@ -153,16 +189,15 @@ class Sudoku:
         Raises TooHard after `max_guesses` guesses.
         """
         search = Search(self, max_guesses)
-        return [solution for solution, _ in zip(search.solutions(puzzle), range(limit), strict=False)]
+        return list(islice(search.solutions(puzzle), limit))
 
     def rate(self, puzzle: np.ndarray) -> int:
-        """Guesses that this solver needs to find and prove the solution; 0 if singles suffice.
+        """Guesses (digits tried in branch cells) that this solver needs to find and prove the solution; 0 if singles do.
 
         Depends on the puzzle's orientation, and is not tdoku's rating, though akin to it.
         """
         search = Search(self, None)
-        for _ in zip(search.solutions(puzzle), range(2), strict=False):
-            pass
+        list(islice(search.solutions(puzzle), 2))
         return search.guesses
 
     def is_unique(self, puzzle: np.ndarray, max_guesses: int | None = None) -> bool:
@@ -188,7 +223,8 @@ class Sudoku:
 
         Clues are taken away in random order while the solution stays unique, until `clues` are left; None goes on to
         a minimal puzzle up to 9×9 and to half of the cells above, where proofs of minimality take long. `symmetric`
-        takes them in pairs opposite the centre (then minimal in pairs only).
+        takes them in pairs opposite the centre (then minimal in pairs only). More than `clues` are left where the
+        grid does not allow so few.
         """
         solution = self.random_grid(rng)
         target = clues if clues is not None else (0 if self.size <= 9 else self.seq_len // 2)
@@ -238,9 +274,14 @@ class Sudoku:
         inputs, labels: token tensors (B, S) of any integer dtype on the generator's device; padding (0), blanks and
         ignored labels (-100) stay what they are. Boxes that are not square are not transposed. No host synchronisation.
         """
+        symmetry = self.draw_symmetry(len(inputs), generator)
+        return symmetry.apply(inputs), symmetry.apply(labels)
+
+    def draw_symmetry(self, batch: int, generator):
+        """One random symmetry of the puzzle for each of `batch` rows, on the generator's device."""
         import torch
 
-        batch, n, device = len(inputs), self.size, inputs.device
+        n, device = self.size, generator.device
 
         def shuffles(*shape: int) -> torch.Tensor:
             return torch.rand((batch, *shape), generator=generator, device=device).argsort(-1)
@@ -255,13 +296,7 @@ class Sudoku:
             turned = rows[:, None, :] * n + columns[:, :, None]
             turn = torch.rand((batch, 1, 1), generator=generator, device=device) < 0.5
             source = torch.where(turn, turned, source)
-        source = source.view(batch, n * n)
-
-        def moved(tokens: torch.Tensor) -> torch.Tensor:
-            tokens = tokens.gather(1, source)
-            return torch.where(tokens < 0, tokens, digits.gather(1, tokens.clamp(min=0).long()).to(tokens.dtype))
-
-        return moved(inputs), moved(labels)
+        return Symmetry(source.view(batch, n * n), digits)
 
     def same_orbit_key(self, solution: np.ndarray) -> int:
         """A hash equal for solved grids that a symmetry or relabelling turns into one another, and rarely else.
@@ -286,7 +321,7 @@ class Sudoku:
 def parse_any(text: str) -> tuple[Sudoku, np.ndarray]:
     """Read a grid of whatever size its number of cells tells."""
     line = text.strip()
-    count = len(line) if "\n" not in line and len(line) in BOXES else len(re.sub(r"[\s|+=,;:─━│┃┌┐└┘├┤┬┴┼-]", "", line))
+    count = len(line) if "\n" not in line and len(line) in BOXES else len(SEPARATORS.sub("", line))
     task = Sudoku.for_cells(count)
     return task, task.parse(text)
 

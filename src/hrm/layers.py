@@ -1,0 +1,275 @@
+"""What the reasoning modules are made of: linear layers, embeddings, positions, mixers, and how a state sees the grid.
+
+Shapes: B puzzles, P prefix positions, S cells, D hidden size, V vocabulary. A block maps a state (B, positions, D) to
+one like it.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import ModelConfig
+
+
+def trunc_normal_(tensor: Tensor, std: float) -> Tensor:
+    """Fill with a normal cut at two deviations, scaled so that `std` is the true deviation (peers.md 3.1; JAX's)."""
+    if std == 0:
+        return tensor.zero_()
+    edge = math.erf(math.sqrt(2))
+    density = math.exp(-2) / math.sqrt(2 * math.pi)  # of the normal at 2
+    scale = std / math.sqrt(1 - 4 * density / edge)  # what the cut takes from the deviation, given back
+    with torch.no_grad():
+        return tensor.uniform_(-edge, edge).erfinv_().mul_(math.sqrt(2) * scale).clip_(-2 * scale, 2 * scale)
+
+
+def rms_norm(x: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm over the last axis, no weight, computed in float32."""
+    x32 = x.float()
+    return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+class CastedLinear(nn.Module):
+    """A linear layer whose float32 master weight is cast to the dtype of its input."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False):
+        super().__init__()
+        self.weight = nn.Parameter(trunc_normal_(torch.empty(out_features, in_features), in_features**-0.5))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+class CastedEmbedding(nn.Module):
+    def __init__(self, count: int, width: int, std: float):
+        super().__init__()
+        self.embedding_weight = nn.Parameter(trunc_normal_(torch.empty(count, width), std))
+
+    def forward(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        return F.embedding(ids, self.embedding_weight.to(dtype))
+
+
+class PuzzleEmbedding(nn.Module):
+    """The table of puzzle embeddings: a buffer, since its sparse sign-SGD (optim.py) touches only looked-up rows."""
+
+    def __init__(self, count: int, width: int):
+        super().__init__()
+        self.register_buffer("weights", torch.zeros(count, width), persistent=width > 0)
+
+
+# Positions. Each kind offers `embed` (what is added to the cells) and `rotation` (what attention rotates by).
+
+
+class NoPositions(nn.Module):
+    def embed(self, embedding: Tensor) -> Tensor:
+        return embedding
+
+    def rotation(self) -> tuple[Tensor, Tensor] | None:
+        return None
+
+
+class LearnedPositions(NoPositions):
+    def __init__(self, length: int, width: int):
+        super().__init__()
+        self.embedding_weight = nn.Parameter(trunc_normal_(torch.empty(length, width), width**-0.5))
+
+    def embed(self, embedding: Tensor) -> Tensor:
+        # 1/sqrt(2), in the reference's digits, keeps the variance of the sum at that of a token
+        return 0.707106781 * (embedding + self.embedding_weight.to(embedding.dtype))
+
+
+class RotaryPositions(NoPositions):
+    """RoPE in the half-split form. `coordinates` (axes, P + S): the head's frequencies are shared out among the axes."""
+
+    def __init__(self, coordinates: Tensor, head_dim: int, theta: float):
+        super().__init__()
+        part = head_dim // len(coordinates)
+        inv_freq = 1.0 / (theta ** (torch.arange(0, part, 2, dtype=torch.float32) / part))
+        angles = torch.cat([torch.outer(axis, inv_freq) for axis in coordinates], -1)  # (P + S, head_dim / 2)
+        angles = torch.cat((angles, angles), -1)
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def rotation(self) -> tuple[Tensor, Tensor]:
+        return self.cos, self.sin
+
+
+def make_positions(config: ModelConfig) -> NoPositions:
+    length = config.prefix_len + config.seq_len
+    head_dim = config.hidden_size // config.num_heads
+    if config.pos_encodings == "learned":
+        return LearnedPositions(length, config.hidden_size)
+    if config.pos_encodings == "rope":
+        return RotaryPositions(torch.arange(length, dtype=torch.float32)[None], head_dim, config.rope_theta)
+    if config.pos_encodings == "rope2d":
+        side = math.isqrt(config.seq_len)
+        rows, columns = torch.meshgrid(*[torch.arange(1, side + 1, dtype=torch.float32)] * 2, indexing="ij")
+        cells = torch.stack((rows.flatten(), columns.flatten()))
+        return RotaryPositions(F.pad(cells, (config.prefix_len, 0)), head_dim, config.rope_theta)
+    return NoPositions()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply RoPE to (B, P + S, heads, head_dim), in float32 as the reference does."""
+    first, second = x.float().chunk(2, -1)
+    turned = torch.cat((-second, first), -1)
+    return (x.float() * cos[:, None] + turned * sin[:, None]).to(x.dtype)
+
+
+def glu_width(width: int, expansion: float, round_to: int) -> int:
+    """Hidden width of a gated MLP that costs what a plain one of `expansion` would, rounded up."""
+    return -(-round(expansion * width * 2 / 3) // round_to) * round_to
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, width: int, expansion: float, round_to: int):
+        super().__init__()
+        inner = glu_width(width, expansion, round_to)
+        self.gate_up_proj = CastedLinear(width, 2 * inner)
+        self.down_proj = CastedLinear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(x).chunk(2, -1)
+        return self.down_proj(F.silu(gate) * up)
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv_proj = CastedLinear(width, 3 * width)
+        self.o_proj = CastedLinear(width, width)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        q, k, v = self.qkv_proj(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # each (B, P + S, heads, head_dim)
+        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+
+class AttentionBlock(nn.Module):
+    """Post-norm: x = norm(x + attention(x)); x = norm(x + mlp(x))."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.eps = config.rms_norm_eps
+        self.self_attn = Attention(config.hidden_size, config.num_heads)
+        self.mlp = SwiGLU(config.hidden_size, config.expansion, config.mlp_round_to)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        x = rms_norm(x + self.self_attn(x, rotation), self.eps)
+        return rms_norm(x + self.mlp(x), self.eps)
+
+
+class MixerBlock(nn.Module):
+    """As AttentionBlock, with an MLP over positions; its norm too runs over positions (TRM's `mlp_t`)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.eps = config.rms_norm_eps
+        length = config.prefix_len + config.seq_len
+        self.mlp_t = SwiGLU(length, config.mixer_expansion or config.expansion, config.mlp_round_to)
+        self.mlp = SwiGLU(config.hidden_size, config.expansion, config.mlp_round_to)
+
+    def forward(self, x: Tensor, rotation: None) -> Tensor:
+        columns = x.transpose(1, 2)  # (B, D, P + S)
+        x = rms_norm(columns + self.mlp_t(columns), self.eps).transpose(1, 2)
+        return rms_norm(x + self.mlp(x), self.eps)
+
+
+class GroupBlock(nn.Module):
+    """One SwiGLU over every (value, cell) of a lattice, which hears the means of the groups that the pair belongs to.
+
+    The groups are the pair's row, column and box, each at one value, and its cell, over all values: x = norm(x + down(
+    silu(g) * u)), (g, u) = W x + sum over groups of W_group mean_group(x). All weights are shared over values and cells,
+    so the block commutes with every symmetry of the puzzle but transposition (after deep sets, Zaheer et al. 2017, and
+    digit-equivariant recursion).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.eps = config.rms_norm_eps
+        self.box = config.box
+        self.side = config.side
+        width, inner = config.hidden_size, glu_width(config.hidden_size, config.expansion, config.mlp_round_to)
+        self.own, self.row, self.column, self.box_, self.cell = (CastedLinear(width, 2 * inner) for _ in range(5))
+        self.down_proj = CastedLinear(inner, width)
+
+    def forward(self, x: Tensor, rotation: None) -> Tensor:
+        n, (a, b) = self.side, self.box
+        grid = x.view(-1, n, n, n, x.shape[-1])  # (B, value, row, column, D)
+        boxes = x.view(-1, n, n // a, a, n // b, b, x.shape[-1])
+        heard = self.own(grid) + self.row(grid.mean(3, keepdim=True)) + self.column(grid.mean(2, keepdim=True))
+        heard = heard + self.cell(grid.mean(1, keepdim=True))
+        heard = heard.view(-1, n, n // a, a, n // b, b, heard.shape[-1]) + self.box_(boxes.mean((3, 5), keepdim=True))
+        gate, up = heard.view(*x.shape[:2], -1).chunk(2, -1)
+        return rms_norm(x + self.down_proj(F.silu(gate) * up), self.eps)
+
+
+BLOCKS = {"attention": AttentionBlock, "mlp": MixerBlock, "groups": GroupBlock}
+
+
+class ReasoningModule(nn.Module):
+    """The stack of blocks behind one level; what the level is told is added to its state first."""
+
+    def __init__(self, config: ModelConfig, layers: int):
+        super().__init__()
+        self.layers = nn.ModuleList(BLOCKS[config.mixer](config) for _ in range(layers))
+
+    def forward(self, state: Tensor, told: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        x = state + told
+        for layer in self.layers:
+            x = layer(x, rotation)
+        return x
+
+
+# How a state sees the grid. Each kind says which embedding a position takes, and how the heads read positions.
+
+
+class CellView:
+    """One position a cell, after the puzzle's prefix: the token is embedded, the head gives logits over the vocabulary.
+
+    Q reads the first position, as the reference does.
+    """
+
+    def __init__(self, config: ModelConfig):
+        self.prefix = config.prefix_len
+        self.length = config.prefix_len + config.seq_len
+        self.embeddings, self.outputs = config.vocab_size, config.vocab_size
+
+    def ids(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+    def logits(self, read: Tensor) -> Tensor:
+        return read[:, self.prefix :]
+
+    def summary(self, z_H: Tensor) -> Tensor:
+        return z_H[:, 0]
+
+
+class LatticeView:
+    """One position for each value of each cell, (value, row, column): what is embedded is whether the cell is open, given
+    this value, or given another; the head gives one logit. Q reads the mean over all positions.
+
+    Values are the last `side` tokens of the vocabulary; the tokens before them (padding, blank) are never an answer.
+    """
+
+    def __init__(self, config: ModelConfig):
+        self.values, self.first = config.side, config.vocab_size - config.side
+        self.length = self.values * config.seq_len
+        self.embeddings, self.outputs = 3, 1
+
+    def ids(self, tokens: Tensor) -> Tensor:
+        value = torch.arange(self.values, device=tokens.device) + self.first
+        given = tokens[:, None] == value[:, None]  # (B, values, S)
+        other = (tokens[:, None] >= self.first) & ~given
+        return (given + 2 * other).flatten(1)
+
+    def logits(self, read: Tensor) -> Tensor:
+        return F.pad(read.unflatten(1, (self.values, -1))[..., 0].transpose(1, 2), (self.first, 0), value=-1e4)
+
+    def summary(self, z_H: Tensor) -> Tensor:
+        return z_H.mean(1)

@@ -1,0 +1,73 @@
+"""Ways to look at a puzzle again, and to choose among the answers, without its label and without its rules."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data import stream_seed
+from .model import HRM, State
+
+LOOK = 21  # stream of random numbers apart from the trainer's and the sampler's
+
+
+class Look:
+    """How one pass sees every puzzle. Pass 0 is the plain one: fixed initial state, the puzzle as it stands, no noise.
+
+    Any other takes a random symmetry of the puzzle, a random initial state where the model was trained with such, and
+    normal noise on the state before each segment. All of it depends on (seed, number, segment) alone, so that a puzzle
+    gets the same answer whoever else is asked about.
+    """
+
+    def __init__(self, number: int, model: HRM, task: Any, *, noise: float, seed: int):
+        self.device = model.H_init.device
+        self.number, self.seed = number, seed
+        self.noise = noise if number else 0.0
+        generator = self._generator(0)
+        random_start = number and model.config.initial_state == "random"
+        self.start = model.initial_state(1, generator if random_start else None)
+        self.symmetry = task.draw_symmetry(1, generator) if number else None
+
+    def _generator(self, segment: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(stream_seed(self.seed, LOOK, self.number, segment))
+
+    def initial_state(self, batch_size: int) -> State:
+        return tuple(z.expand(batch_size, -1, -1) for z in self.start)
+
+    def turn(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, S) as this pass sees them."""
+        return self.symmetry.apply(tokens) if self.symmetry else tokens
+
+    def turn_back(self, tokens: Tensor) -> Tensor:
+        """An answer (B, S) of this pass as an answer to the puzzle as asked."""
+        return self.symmetry.undo(tokens) if self.symmetry else tokens
+
+    def place_back(self, values: Tensor) -> Tensor:
+        """Numbers (B, S), one a cell, at the puzzle's own cells."""
+        return self.symmetry.undo_places(values) if self.symmetry else values
+
+    def disturb(self, state: State, steps: Tensor) -> State:
+        """The state with this pass's noise for rows that have run `steps` (B,) segments."""
+        if not self.noise:
+            return state
+        found = list(state)
+        for step in steps.unique().tolist():
+            generator = self._generator(1 + step)
+            for k, z in enumerate(state):
+                drawn = self.noise * torch.randn(z.shape[1:], generator=generator, device=self.device)
+                found[k] = torch.where((steps == step)[:, None, None], (found[k] + drawn).to(z.dtype), found[k])
+        return tuple(found)
+
+
+def votes(tokens: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of k answers to each of N puzzles, tokens (k, N, S) and weights (k, N), the total weight behind each, (k, N)."""
+    worth = np.zeros_like(weights)
+    for row in range(tokens.shape[1]):
+        behind: dict[bytes, float] = defaultdict(float)
+        keys = [answer.tobytes() for answer in tokens[:, row]]
+        for key, weight in zip(keys, weights[:, row], strict=True):
+            behind[key] += float(weight)
+        worth[:, row] = [behind[key] for key in keys]
+    return worth
