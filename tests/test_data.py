@@ -111,6 +111,18 @@ def test_splits_share_no_solution_grid(tmp_path):
     assert report.counts["train"] == 30 and report.counts["val"] == 5
 
 
+def test_validation_rows_can_come_from_a_file_of_their_own(tmp_path):
+    source, test = csv_of(tmp_path / "s.csv", 20), csv_of(tmp_path / "t.csv", 10, "test")
+    own = csv_of(tmp_path / "v.csv", 12, "val")
+    own.write_text(own.read_text() + "\n".join(source.read_text().splitlines()[1:4]) + "\n")  # three that leak
+    options = dict(source=str(source), test_source=str(test), val_source=str(own))
+    build_sudoku(out=tmp_path / "d", val=12, **options)
+    val = load_split(str(tmp_path / "d"), "val")
+    assert (val.inputs == load_split("sudoku-hard-1k", "val").inputs[:12]).all()
+    with pytest.raises(ValueError, match="only 12 rows"):
+        build_sudoku(out=tmp_path / "e", val=13, **options)
+
+
 def test_a_given_test_source_is_taken_whole_and_validation_kept_apart_from_it(tmp_path):
     source, test = csv_of(tmp_path / "s.csv", 30), csv_of(tmp_path / "t.csv", 12, "test")
     report = build_sudoku(source=str(source), test_source=str(test), out=tmp_path / "d", subsample=20, val=5)

@@ -182,7 +182,11 @@ def test_all_recipes_load_and_build_on_the_meta_device():
         recipe = load_recipe(name)
         assert isinstance(recipe, Recipe) and recipe.about
         with torch.device("meta"):
-            HRM(ModelConfig(**recipe.arch.model_dump() | {"forward_dtype": "float32"}, vocab_size=11, seq_len=81))
+            HRM(
+                ModelConfig(
+                    **recipe.arch.model_dump() | {"forward_dtype": "float32"}, vocab_size=11, seq_len=81, box=(3, 3)
+                )
+            )
 
 
 LATTICE = dict(mixer="groups", pos_encodings="none", puzzle_emb_ndim=0, vocab_size=8, seq_len=36, box=(2, 3))

@@ -173,7 +173,7 @@ def scripted(reasoner: Reasoner, looks: list[Answers]) -> list[tuple[int, list[i
         log.append((look, rows.tolist()))
         return looks[look].take(rows)
 
-    reasoner._pass = one_pass
+    reasoner.look = one_pass
     return log
 
 
@@ -285,3 +285,48 @@ def test_noise_joins_looks_after_the_first_and_depends_on_the_segment():
     moved = z_H - state[0]
     assert torch.equal(moved[0], moved[2]) and not torch.equal(moved[0], moved[1])
     assert 0.4 < moved[1].std() < 0.6
+
+
+def test_pins_fill_the_most_doubtful_cells_with_either_value_until_accepted():
+    split = load_split("sudoku-6x6-1k", "test")
+    given, labels = split.inputs[:2], split.labels[:2]
+    open_cells = [np.flatnonzero(row == 1) for row in given]
+    reasoner = Reasoner(six_by_six(**LATTICE), pins=6)
+    log = []
+
+    def one_pass(tokens, names, look, watch, asked=None):
+        rows = np.arange(len(tokens)) if asked is None else asked
+        found = answers(np.where(given[rows] > 1, given[rows], 2), 0.1, 1, True)
+        found.runner_up[:] = labels[rows]
+        found.margin[:] = 1.0
+        for place, row in enumerate(rows):
+            found.margin[place, open_cells[row][:3]] = 0.1, 0.3, 0.2
+            changed = np.flatnonzero(tokens[place] != given[row])
+            log.append((int(row), changed.tolist(), tokens[place, changed].tolist()))
+            # row 0 is solved once its third doubtful cell holds the right value; row 1 never
+            if (
+                row == 0
+                and changed.tolist() == [open_cells[0][2]]
+                and tokens[place, changed[0]] == labels[0, changed[0]]
+            ):
+                found.tokens[place], found.confidence[place] = labels[0], 0.9
+            elif len(changed) == 1:
+                found.confidence[place] = 0.2 + 0.01 * len(log)
+        return found
+
+    reasoner.look = one_pass
+    found = reasoner.run(given)
+    first, second = open_cells[0][0], open_cells[0][2]
+    tried = [(cells, values) for row, cells, values in log if row == 0]
+    assert tried[0] == ([], [])
+    assert [cells for cells, _ in tried[1:]] == [[first]] * (len([c for c, _ in tried if c == [first]])) + [
+        [second]
+    ] * (len(tried) - 1 - len([c for c, _ in tried if c == [first]]))
+    assert (found.tokens[0] == labels[0]).all() and found.confidence[0] == pytest.approx(0.9)
+    assert found.passes[1] == 7 and found.passes[0] == len(tried) and found.confidence[1] < 0.5
+    assert len([1 for row, _, _ in log if row == 1]) == 7
+
+
+def test_pins_go_with_confidence_only():
+    with pytest.raises(ValueError, match="goes by confidence"):
+        Reasoner(six_by_six(**LATTICE), pins=2, select="votes")

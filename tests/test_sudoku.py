@@ -344,3 +344,26 @@ def test_generated_sets_are_made_again_from_their_seed():
     ]
     hard_row = next(maker.hard_val_rows(set()))
     assert hard_row.question == NINE.format(NINE.decode(load_split("sudoku-hard-1k", "val").inputs[0]))
+
+
+def test_reclued_rows_show_only_cells_of_their_own_answer():
+    rng = np.random.default_rng(0)
+    task = Sudoku()
+    solution = np.stack([task.random_grid(rng) for _ in range(64)])
+    labels = torch.from_numpy(task.encode(solution)).int()
+    shown = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.3
+    inputs = torch.where(shown, labels, 1)
+
+    def run(seed: int, **how) -> torch.Tensor:
+        return task.reclue(inputs, labels, torch.Generator().manual_seed(seed), **how)
+
+    new = run(0, share=1.0, hints=10, drop=1.0)
+    assert ((new == 1) | (new == labels)).all()
+    gained = ((new > 1) & ~shown).sum(1)
+    lost = ((new == 1) & shown).sum(1)
+    assert gained.min() >= 1 and gained.max() == 10 and (lost <= gained).all() and lost.max() > 3
+    assert torch.equal(run(0, share=0.0, hints=10, drop=1.0), inputs)
+    assert (run(0, share=1.0, hints=10, drop=0.0) > 1)[shown].all()
+    assert torch.equal(new, run(0, share=1.0, hints=10, drop=1.0))
+    touched = (run(3, share=0.5, hints=10, drop=0.5) != inputs).any(1).float().mean()
+    assert 0.25 < touched < 0.75

@@ -33,6 +33,7 @@ Segments = Annotated[int | None, typer.Option(min=1, help="most segments a pass;
 Passes = Annotated[int, typer.Option(min=1, help="up to so many looks at a puzzle, one answer chosen")]
 Select = Annotated[str, typer.Option(help="how it is chosen: confidence, residual or votes")]
 Check = Annotated[bool, typer.Option("--check", help="accept a look only if its answer obeys the puzzle's rules")]
+Pins = Annotated[int, typer.Option(min=0, help="further tries of an open puzzle with a doubtful cell filled in")]
 Noise = Annotated[float, typer.Option(min=0, help="deviation of noise on the state in looks after the first")]
 
 
@@ -68,6 +69,7 @@ def solve(
     select: Select = "confidence",
     check: Check = False,
     noise: Noise = 0.0,
+    pins: Pins = 0,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -80,7 +82,7 @@ def solve(
     from .reasoner import Reasoner
 
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
-    options |= {"passes": passes, "select": select, "check": check, "noise": noise}
+    options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins}
     reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, **options)
     size = reasoner.task.seq_len
     if puzzle == "-":
@@ -259,6 +261,7 @@ def evaluate_command(
     select: Select = "confidence",
     check: Check = False,
     noise: Noise = 0.0,
+    pins: Pins = 0,
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -281,8 +284,9 @@ def evaluate_command(
         raise ValueError(
             f"{data} has puzzles of {rows.metadata.seq_len} cells, {weights} solves {found.model.config.seq_len}"
         )
-    thinking = {"halt": halt, "max_segments": max_segments, "passes": passes, "select": select, "check": check}
-    reasoner = Reasoner(found.model, found.task, **thinking, noise=noise, batch_size=batch_size)
+    options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
+    options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins}
+    reasoner = Reasoner(found.model, found.task, **options)
     report = {"weights": found.where, "data": data, **evaluate(reasoner, rows, limit)}
     if json_out:
         write_synced(json_out, json.dumps(report, indent=1).encode())
@@ -427,6 +431,7 @@ def data_build(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     val: Annotated[int | None, typer.Option(min=0, help="validation puzzles, apart by solution grid")] = None,
     test_source: Annotated[str | None, typer.Option(help="CSV with the test split")] = None,
+    val_source: Annotated[str | None, typer.Option(help="CSV to take validation puzzles from")] = None,
     num_aug: Annotated[
         int, typer.Option(min=0, help="augmented copies of each puzzle, as the reference writes them")
     ] = 0,
@@ -446,6 +451,7 @@ def data_build(
         seed=seed,
         val=val,
         test_source=test_source,
+        val_source=val_source,
         num_aug=num_aug,
         min_rating=min_rating,
         size=size,

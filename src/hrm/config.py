@@ -152,6 +152,12 @@ class Recipe(Closed):
     """A dataset folder (`hrm data build`, or one made by either reference) or the name of a built-in set."""
     augment: bool = True
     """Draw a random symmetry of the task for every row of every batch, on the device."""
+    reclue: Share = 0.0
+    """Share of a batch's rows whose givens are drawn anew from their own question and answer (tasks/sudoku.py)."""
+    reclue_hints: Positive = 30
+    """Most cells of the answer that such a row gains."""
+    reclue_drop: Share = 0.5
+    """Most givens it loses for each cell gained."""
 
     arch: Arch
     loss_type: Literal["stablemax_cross_entropy", "softmax_cross_entropy"] = "stablemax_cross_entropy"

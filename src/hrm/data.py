@@ -6,6 +6,7 @@ CSR offsets. Everything a build writes is a function of its source and seed, byt
 """
 
 import csv
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -298,6 +299,7 @@ def build_sudoku(
     seed: int = 0,
     val: int | None = None,
     test_source: str | None = None,
+    val_source: str | None = None,
     num_aug: int = 0,
     min_rating: int | None = None,
     size: int = 9,
@@ -307,14 +309,16 @@ def build_sudoku(
 
     source: a CSV, "hf" (sapientinc/sudoku-extreme from the Hugging Face hub), a built-in set, or "generate" (puzzles of
     side `size` from `seed`: `subsample` for training, 1,000 by default, as many for the test). The subsample is drawn
-    by `seed`. Validation puzzles (`val`; default a tenth of what is trained on, at most 256) come from the rows that the
-    subsample leaves over; the test split from `test_source`, from the hub's or the built-in's own test file, or from the
+    by `seed`. Validation puzzles (`val`; default a tenth of what is trained on, at most 256) come from `val_source` or
+    from the rows that the subsample leaves over; the test split from `test_source`, from the hub's or the built-in's own test file, or from the
     rest left over. No solution grid, up to symmetry, is in two splits, but that a test file given as such is left whole
     and may share grids with training.
     """
     task = Sudoku.for_cells(size * size)
     rng = np.random.Generator(np.random.Philox(seed))
     pools = source_pools(source, task, rng, subsample, val, test_source)
+    if val_source:
+        pools = dataclasses.replace(pools, val=read_csv(val_source))
     task = pools.task
     train = pools.train
     if min_rating is not None:
@@ -337,9 +341,9 @@ def build_sudoku(
     if pools.test:  # given whole; validation keeps clear of it
         test = pools.test
         val_rows = apart(task, pools.val or spare, in_train | orbit_keys(task, test))[:wanted]
-    else:  # both cut from what is left over
-        val_rows = spare[:wanted]
-        test = apart(task, spare[wanted:], orbit_keys(task, val_rows))
+    else:  # cut from what is left over
+        val_rows = (apart(task, pools.val, in_train) if val_source else spare)[:wanted]
+        test = apart(task, spare if val_source else spare[wanted:], orbit_keys(task, val_rows))
     if val is not None and len(val_rows) < val:
         raise ValueError(
             f"--val {val}: only {len(val_rows)} rows are left over whose solution grids are not in train or test"

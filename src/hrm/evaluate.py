@@ -52,9 +52,10 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
 
 def count_name(reasoner: Reasoner) -> str:
     """How the answers of this reasoner are counted against labels (DESIGN.md, "Ways to count an answer")."""
-    if reasoner.passes == 1:
+    most = reasoner.passes + reasoner.pins
+    if most == 1:
         return "exact@1"
-    return f"checked@{reasoner.passes}" if reasoner.check else f"selected@{reasoner.passes}"
+    return f"checked@{most}" if reasoner.check else f"selected@{most}"
 
 
 def calibration(answers: Answers, exact: np.ndarray, bins: int = 10) -> dict[str, Any]:

@@ -181,10 +181,10 @@ class MixerBlock(nn.Module):
 
 
 class GroupBlock(nn.Module):
-    """One SwiGLU over every (value, cell) of a lattice, which hears the means of the groups that the pair belongs to.
+    """One gated MLP over every (value, cell) of a lattice, which hears the means of the groups that the pair belongs to.
 
     The groups are the pair's row, column and box, each at one value, and its cell, over all values: x = norm(x + down(
-    silu(g) * u)), (g, u) = W x + sum over groups of W_group mean_group(x). All weights are shared over values and cells,
+    relu(g) * u)), (g, u) = W x + sum over groups of W_group mean_group(x). All weights are shared over values and cells,
     so the block commutes with every symmetry of the puzzle but transposition (after deep sets, Zaheer et al. 2017, and
     digit-equivariant recursion).
     """
@@ -202,11 +202,12 @@ class GroupBlock(nn.Module):
         n, (a, b) = self.side, self.box
         grid = x.view(-1, n, n, n, x.shape[-1])  # (B, value, row, column, D)
         boxes = x.view(-1, n, n // a, a, n // b, b, x.shape[-1])
-        heard = self.own(grid) + self.row(grid.mean(3, keepdim=True)) + self.column(grid.mean(2, keepdim=True))
-        heard = heard + self.cell(grid.mean(1, keepdim=True))
-        heard = heard.view(-1, n, n // a, a, n // b, b, heard.shape[-1]) + self.box_(boxes.mean((3, 5), keepdim=True))
-        gate, up = heard.view(*x.shape[:2], -1).chunk(2, -1)
-        return rms_norm(x + self.down_proj(F.silu(gate) * up), self.eps)
+        row, column = self.row(grid.mean(3)), self.column(grid.mean(2))  # (B, value, row or column, 2M)
+        cell, box = self.cell(grid.mean(1)), self.box_(boxes.mean(5).mean(3))
+        heard = self.own(grid) + row[:, :, :, None] + column[:, :, None] + cell[:, None]
+        heard = heard.view(-1, n, n // a, a, n // b, b, heard.shape[-1]) + box[:, :, :, None, :, None]
+        gate, up = heard.view(-1, n, n, n, heard.shape[-1]).chunk(2, -1)
+        return rms_norm(grid + self.down_proj(F.relu(gate) * up), self.eps).view_as(x)
 
 
 BLOCKS = {"attention": AttentionBlock, "mlp": MixerBlock, "groups": GroupBlock}

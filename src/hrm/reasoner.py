@@ -39,11 +39,20 @@ class Answers:
     """(N,) bool: the pass ended by its halting rule, not at the bound on segments."""
     passes: np.ndarray
     """(N,) int32: passes run until the answer was accepted."""
+    runner_up: np.ndarray
+    """(N, S) uint8: the second most probable token of every cell."""
+    margin: np.ndarray
+    """(N, S) float32: how much less probable it is."""
 
     @classmethod
     def empty(cls, count: int, cells: int) -> "Answers":
         kinds = (np.int32, np.float32, np.float32, np.bool_, np.int32)
-        return cls(np.zeros((count, cells), np.uint8), *(np.zeros(count, kind) for kind in kinds))
+        return cls(
+            np.zeros((count, cells), np.uint8),
+            *(np.zeros(count, kind) for kind in kinds),
+            np.zeros((count, cells), np.uint8),
+            np.zeros((count, cells), np.float32),
+        )
 
     def put(self, places: np.ndarray, other: "Answers") -> None:
         """Overwrite the rows `places`, indices or a mask, by the rows of `other`."""
@@ -103,8 +112,9 @@ class Reasoner:
     noise of that deviation joins the state before each of its segments (PTRM). `select`: how one answer is chosen.
     "confidence": a pass that halts of its own accord with confidence above one half is accepted and ends the looking,
     else the most confident; "residual": of all passes the one whose state moved least at the end (EqR); "votes": the
-    answer with the largest sum of confidences over all passes. With `check` a pass is accepted if, and only if, its
-    answer obeys the puzzle's rules.
+    answer with the largest sum of confidences over all passes. With `pins` a puzzle still without an accepted answer is
+    asked up to so many times more, with a cell filled in that the first look wavered over. With `check` a pass is
+    accepted if, and only if, its answer obeys the puzzle's rules.
     """
 
     def __init__(
@@ -118,6 +128,7 @@ class Reasoner:
         select: str = "confidence",
         check: bool = False,
         noise: float = 0.0,
+        pins: int = 0,
         seed: int = 0,
         batch_size: int = 64,
         card: dict | None = None,
@@ -128,13 +139,16 @@ class Reasoner:
         learned = model.config.halting != "fixed"
         if halt in ("q", "settled") and not learned:
             raise ValueError(f"halt='{halt}': this model has learned no halting; use stable or never")
-        if passes < 1 or noise < 0:
-            raise ValueError(f"passes={passes}, noise={noise}: at least one pass, and no negative noise")
+        if passes < 1 or noise < 0 or pins < 0:
+            raise ValueError(f"passes={passes}, noise={noise}, pins={pins}: at least one pass, nothing negative")
+        if pins and select != "confidence":
+            raise ValueError(f"pins={pins}: pin and retry goes by confidence; not with select={select}")
         self.model = model.eval()
         self.task = task_for(task, model.config.seq_len)
         self.max_segments = max_segments or model.config.max_segments
         self.halt = ("settled" if learned else "stable") if halt == "auto" else halt
-        self.passes, self.select, self.check, self.noise, self.seed = passes, select, check, noise, seed
+        self.passes, self.select, self.check = passes, select, check
+        self.noise, self.pins, self.seed = noise, pins, seed
         self.batch_size = batch_size
         self.card = card or {}
 
@@ -199,15 +213,48 @@ class Reasoner:
     ) -> Answers:
         """Answer N puzzles: tokens (N, S) uint8 and, where the model knows puzzles by name, identifiers (N,)."""
         names = np.zeros(len(tokens), np.int32) if puzzle_identifiers is None else puzzle_identifiers
-        first = self._pass(tokens, names, 0, watch)
+        first = self.look(tokens, names, 0, watch)
         tried, open_ = [first], np.arange(len(tokens))
         for look in range(1, self.passes):
             open_ = open_[~self._accepted(tokens[open_], tried[-1].take(open_))]
             if not len(open_):
                 break
             tried.append(Answers.empty(*tokens.shape))
-            tried[-1].put(open_, self._pass(tokens[open_], names[open_], look, watch, asked=open_))
-        return first if len(tried) == 1 else self._selected(tokens, tried)
+            tried[-1].put(open_, self.look(tokens[open_], names[open_], look, watch, asked=open_))
+        found = first if len(tried) == 1 else self.selected(tokens, tried)
+        return self._pinned(tokens, names, first, found, watch) if self.pins else found
+
+    def _pinned(
+        self,
+        tokens: np.ndarray,
+        names: np.ndarray,
+        first: Answers,
+        found: Answers,
+        watch: Callable[[Thought], None] | None,
+    ) -> Answers:
+        """Pin and retry: ask again with one open cell filled in, for rows whose answer was not accepted.
+
+        The cells between whose two best values the first pass wavered most come first, each with either value; at most
+        `pins` passes a row. An accepted answer ends it; else the most confident answer stands.
+        """
+        wavering = np.where(tokens == self.task.blank, first.margin, np.inf).argsort(1, kind="stable")  # (N, S)
+        open_ = np.flatnonzero(~self._accepted(tokens, found))
+        for pin in range(self.pins):
+            if not len(open_):
+                break
+            cell = wavering[open_, (pin // 2) % tokens.shape[1]]
+            pinned = tokens[open_].copy()
+            pinned[np.arange(len(open_)), cell] = (first.runner_up if pin % 2 else first.tokens)[open_, cell]
+            new, held = self.look(pinned, names[open_], 0, watch, asked=open_), found.take(open_)
+            accepted = self._accepted(tokens[open_], new)
+            better = accepted | (new.confidence > held.confidence)
+            new.passes[:] = held.passes + 1
+            new.segments[:] += held.segments
+            held.passes[:], held.segments[:] = new.passes, new.segments
+            held.put(better, new.take(better))
+            found.put(open_, held)
+            open_ = open_[~accepted]
+        return found
 
     def _accepted(self, tokens: np.ndarray, answers: Answers) -> np.ndarray:
         """(N,) bool: no further look is needed."""
@@ -220,7 +267,7 @@ class Reasoner:
     def _obeys_rules(self, tokens: np.ndarray, answers: Answers) -> np.ndarray:
         return self.task.verify_batch(self.task.decode(tokens), self.task.decode(answers.tokens))
 
-    def _selected(self, tokens: np.ndarray, tried: list[Answers]) -> Answers:
+    def selected(self, tokens: np.ndarray, tried: list[Answers]) -> Answers:
         """One answer a row out of those of several passes, by the model's signals; by the rules only with `check`."""
         ran = np.stack([answers.passes > 0 for answers in tried])  # (k, N)
         worth = np.stack([answers.confidence for answers in tried])
@@ -239,7 +286,7 @@ class Reasoner:
         found.segments[:] = sum(answers.segments for answers in tried)
         return found
 
-    def _pass(
+    def look(
         self,
         tokens: np.ndarray,
         names: np.ndarray,
@@ -277,15 +324,18 @@ class Reasoner:
             leaving = halted | (steps >= self.max_segments)
             confidence = self._confidence(out)
             residual = (state[0].float() - before[0].float()).square().mean((1, 2)).sqrt()
+            probabilities, order = out.logits.float().softmax(-1).topk(2)  # (places, S, 2)
             here = Answers(
                 eye.turn_back(answer).cpu().numpy().astype(np.uint8),
                 *(values.cpu().numpy() for values in (steps, confidence, residual, halted)),
                 np.ones(len(rows), np.int32),
+                eye.turn_back(order[..., 1]).cpu().numpy().astype(np.uint8),
+                eye.place_back(probabilities[..., 0] - probabilities[..., 1]).cpu().numpy(),
             )
             gone, places = leaving.cpu().numpy(), rows.cpu().numpy()
             found.put(places[gone], here.take(gone))
             if watch:
-                certainty = eye.place_back(out.logits.float().softmax(-1).amax(-1)).cpu().numpy()
+                certainty = eye.place_back(probabilities[..., 0]).cpu().numpy()
                 for place, row in enumerate(places):
                     watch(
                         Thought(

@@ -119,7 +119,7 @@ class Trainer:
             rank=ranks.rank,
             world_size=ranks.world,
             device=str(self.device),
-            augment=self.task.augment if recipe.augment else None,
+            augment=self._augment if recipe.augment or recipe.reclue else None,
         )
         self.total = recipe.total_steps(meta.total_groups * meta.mean_puzzle_examples)
         self.carry: Carry = empty_carry(self.model, self.sampler.batch(0))
@@ -177,6 +177,15 @@ class Trainer:
             self.mean.update_parameters(self.model)
         self.carry = done.carry
         self._watch(done.loss, norm, done.sums)
+
+    def _augment(self, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        recipe = self.recipe
+        if recipe.augment:
+            inputs, labels = self.task.augment(inputs, labels, generator)
+        if recipe.reclue:
+            how = {"share": recipe.reclue, "hints": recipe.reclue_hints, "drop": recipe.reclue_drop}
+            inputs = self.task.reclue(inputs, labels, generator, **how)
+        return inputs, labels
 
     def _depth(self, salt: int) -> int | None:
         if self.recipe.random_H_cycles is None:

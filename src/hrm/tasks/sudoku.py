@@ -59,6 +59,8 @@ class Sudoku:
     box_rows: int = 3
     box_cols: int = 3
     name = "sudoku"
+    blank = 1
+    """Token of an open cell; 0 is padding, digits follow."""
 
     @classmethod
     def for_cells(cls, cells: int) -> "Sudoku":
@@ -276,6 +278,28 @@ class Sudoku:
         """
         symmetry = self.draw_symmetry(len(inputs), generator)
         return symmetry.apply(inputs), symmetry.apply(labels)
+
+    def reclue(self, inputs, labels, generator, *, share: float, hints: int, drop: float):
+        """New puzzles from a row's own cells: `share` of the rows gain 1..`hints` cells of their answer and lose some givens.
+
+        Of h cells gained, up to h · `drop` givens are taken away, both uniformly at random; the puzzle's uniqueness is not
+        looked at. inputs, labels: token tensors (B, S). Returns the new inputs. (Hints alone: augmented HRM, 2601.10679.)
+        """
+        import torch
+
+        batch, device = len(inputs), inputs.device
+
+        def uniform(*shape: int) -> torch.Tensor:
+            return torch.rand((batch, *shape), generator=generator, device=device)
+
+        chosen, given = uniform(1) < share, inputs > 1
+        gained = 1 + (uniform(1) * hints).long()  # (B, 1)
+        lost = (gained * drop * uniform(1)).long()
+        rank_open = uniform(self.seq_len).masked_fill(given, 2).argsort(1).argsort(1)
+        rank_given = uniform(self.seq_len).masked_fill(~given, 2).argsort(1).argsort(1)
+        shown = torch.where((rank_open < gained) & ~given, labels, inputs)
+        shown = torch.where((rank_given < lost) & given, 1, shown)
+        return torch.where(chosen, shown, inputs)
 
     def draw_symmetry(self, batch: int, generator):
         """One random symmetry of the puzzle for each of `batch` rows, on the generator's device."""

@@ -1,0 +1,117 @@
+"""Accuracy against compute at inference: longer passes, more passes, pin and retry, the rules.
+
+    python benchmarks/thinking.py WEIGHTS [--data FILE.csv.gz | --split val] [--rows N] [--passes 32] [--plot OUT.png]
+
+Counted as in DESIGN: exact@1 is one deterministic pass; selected@k chooses among k by the model's own signals; checked
+counts an answer only if a pass (or pin) passed the puzzle's rules; oracle@k, any of k equal to the label, is an upper
+bound and no result. Compute is the mean number of segments a puzzle.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hrm.data import Split, load_split, read_csv, split_from_rows
+from hrm.evaluate import wilson
+from hrm.reasoner import Answers, Reasoner
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--rows", type=int, default=256)
+    parser.add_argument("--segments", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128])
+    parser.add_argument("--passes", type=int, default=16)
+    parser.add_argument("--pins", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--plot", type=Path)
+    asked = parser.parse_args()
+    reasoner = Reasoner.load(asked.weights, batch_size=asked.batch_size)
+    if asked.data:
+        rows, name = split_from_rows(read_csv(asked.data), reasoner.task), asked.data.name
+    else:
+        rows, name = load_split("sudoku-hard-1k", asked.split), f"sudoku-hard-1k, {asked.split}"
+    rows = first_rows(rows, asked.rows)
+    distinct = len(np.unique(rows.labels, axis=0))
+    print(f"{asked.weights} on the first {len(rows.inputs)} rows of {name} ({distinct} distinct solutions), ", end="")
+    print(f"{torch.get_num_threads()} threads\n")
+    print("| way | counted as | share right (95 % interval) | segments a puzzle | passes | seconds |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    drawn: dict[str, list[tuple[float, float]]] = {}
+
+    def show(way: str, counted: str, curve: str, right: np.ndarray, answers: Answers, seconds: float) -> None:
+        share, work = float(right.mean()), float(answers.segments.mean())
+        low, high = wilson(share, distinct)
+        print(
+            f"| {way} | {counted} | {share:.1%} ({low:.1%}–{high:.1%}) | {work:.1f} | {answers.passes.mean():.2f} "
+            f"| {seconds:.1f} |",
+            flush=True,
+        )
+        drawn.setdefault(curve, []).append((work, share))
+
+    def right(answers: Answers) -> np.ndarray:
+        return (answers.tokens == rows.labels).all(1)
+
+    def with_options(**options: object) -> Reasoner:
+        return Reasoner(reasoner.model, reasoner.task.name, batch_size=asked.batch_size, **options)
+
+    for most in asked.segments:
+        started = time.perf_counter()
+        found = with_options(max_segments=most).run(rows.inputs)
+        show(f"one pass of at most {most}", "exact@1", "one pass", right(found), found, time.perf_counter() - started)
+
+    names = np.zeros(len(rows.inputs), np.int32)
+    plain = with_options()
+    started = time.perf_counter()
+    tried = [plain.look(rows.inputs, names, look, None) for look in range(asked.passes)]
+    seconds = time.perf_counter() - started
+    k = 2
+    while k <= asked.passes:
+        for select in ("confidence", "residual", "votes"):
+            found = with_options(passes=k, select=select).selected(rows.inputs, tried[:k])
+            show(f"{k} looks, {select}", f"selected@{k}", select, right(found), found, seconds * k / asked.passes)
+        anyone = np.stack([right(answers) for answers in tried[:k]]).any(0)
+        show(f"{k} looks, any", f"oracle@{k}", "oracle", anyone, found, seconds * k / asked.passes)
+        k *= 2
+    for check in (False, True):
+        pins = 4
+        while pins <= asked.pins:
+            started = time.perf_counter()
+            found = with_options(pins=pins, check=check).run(rows.inputs)
+            kind = "checked" if check else "selected"
+            label = f"{kind}@{pins + 1}"
+            way = f"one look, {pins} pins" + (", rules" if check else "")
+            show(way, label, f"pins, {kind}", right(found), found, time.perf_counter() - started)
+            pins *= 2
+    if asked.plot:
+        plot(drawn, asked.plot)
+
+
+def first_rows(split: Split, count: int) -> Split:
+    import dataclasses
+
+    return dataclasses.replace(split, inputs=split.inputs[:count], labels=split.labels[:count])
+
+
+def plot(drawn: dict[str, list[tuple[float, float]]], target: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for name, points in drawn.items():
+        axes.plot(*zip(*sorted(points), strict=True), "--" if name == "oracle" else "-", marker="o", ms=3, label=name)
+    axes.set(xscale="log", xlabel="segments a puzzle, mean", ylabel="share of puzzles right")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(target, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
