@@ -310,9 +310,9 @@ def build_sudoku(
     source: a CSV, "hf" (sapientinc/sudoku-extreme from the Hugging Face hub), a built-in set, or "generate" (puzzles of
     side `size` from `seed`: `subsample` for training, 1,000 by default, as many for the test). The subsample is drawn
     by `seed`. Validation puzzles (`val`; default a tenth of what is trained on, at most 256) come from `val_source` or
-    from the rows that the subsample leaves over; the test split from `test_source`, from the hub's or the built-in's own test file, or from the
-    rest left over. No solution grid, up to symmetry, is in two splits, but that a test file given as such is left whole
-    and may share grids with training.
+    from the rows that the subsample leaves over; the test split from `test_source`, from the hub's or the built-in's
+    own test file, or from the rest left over. No solution grid, up to symmetry, is in two splits, but that a test file
+    given as such is left whole and may share grids with training.
     """
     task = Sudoku.for_cells(size * size)
     rng = np.random.Generator(np.random.Philox(seed))
