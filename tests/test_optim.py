@@ -96,6 +96,21 @@ def test_muon_takes_the_matrices_of_the_levels_only():
     assert {"embed_tokens.embedding_weight", "lm_head.weight", "q_head.bias"} <= in_adam
 
 
+def test_running_mean_with_warmup_is_a_plain_mean_at_first_and_an_ema_later():
+    model = HRM(tiny())
+    mean = running_mean(model, 0.9, warmup=True)
+    p, q = next(model.parameters()), next(mean.module.parameters())
+    held = p.detach().clone()
+    for n in range(1, 200):
+        with torch.no_grad():
+            p.fill_(float(n))
+        mean.update_parameters(model)
+        decay = min(0.9, n / (n + 10))
+        held = held * decay + n * (1 - decay)
+    torch.testing.assert_close(q, held)
+    torch.testing.assert_close(q, torch.full_like(q, 199 - 9.0))  # an EMA lags a ramp by decay / (1 - decay)
+
+
 def test_running_mean_starts_at_the_weights_and_is_not_debiased():
     model = HRM(tiny())
     mean = running_mean(model, 0.9)

@@ -189,6 +189,9 @@ class Recipe(Closed):
     ema: Share | None = None
     """Decay of the running mean of the weights; evaluation then uses the mean. None: no mean is kept."""
 
+    ema_warmup: bool = False
+    """Start the mean fast: its decay is at most n / (n + 10) at step n."""
+
     seed: int = Field(0, ge=0)
     compile: bool | Literal["auto"] = "auto"
     """torch.compile of the reasoning modules; auto: on for CUDA, off elsewhere."""

@@ -119,10 +119,17 @@ def adamw(params: list[nn.Parameter], lr: float, betas: tuple[float, float], dec
     return torch.optim.AdamW(params, lr=lr, betas=betas, weight_decay=decay, fused=params[0].device.type != "mps")
 
 
-def running_mean(model: HRM, decay: float) -> torch.optim.swa_utils.AveragedModel:
-    """Torch's EMA of the weights, started at the initial ones and not debiased (TRM: models/ema.py)."""
+def running_mean(model: HRM, decay: float, warmup: bool = False) -> torch.optim.swa_utils.AveragedModel:
+    """Torch's EMA of the weights, started at the initial ones and not debiased (TRM: models/ema.py).
+
+    With `warmup` the decay of update n is at most n / (n + 10), so that the initial weights are soon forgotten.
+    """
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    def warmed(mean: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        n = int(count)
+        get_ema_multi_avg_fn(min(decay, n / (n + 10)))(mean, current, count)
+
+    mean = AveragedModel(model, multi_avg_fn=warmed if warmup else get_ema_multi_avg_fn(decay))
     mean.update_parameters(model)  # torch copies at the first update and averages from the second
     return mean

@@ -111,7 +111,7 @@ class Trainer:
             self.sparse = SparseSignSGD(
                 self.model.puzzle_emb.weights, recipe.puzzle_emb_lr, recipe.puzzle_emb_weight_decay
             )
-        self.mean = running_mean(self.model, recipe.ema) if recipe.ema is not None else None
+        self.mean = running_mean(self.model, recipe.ema, recipe.ema_warmup) if recipe.ema is not None else None
         self.sampler = DeviceSampler(
             self.split,
             batch_size=recipe.global_batch_size // ranks.world,
@@ -128,6 +128,8 @@ class Trainer:
         self.best = -1.0
         if recipe.compile is True or (recipe.compile == "auto" and self.device.type == "cuda"):
             self.model.compile_levels()
+            if self.mean:
+                self.mean.module.compile_levels()
         self._clear_window()
 
     # --- one step
