@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hrm.answers import Answers
 from hrm.data import Split, load_split, read_csv, split_from_rows
 from hrm.evaluate import wilson
-from hrm.reasoner import Answers, Reasoner
+from hrm.reasoner import Reasoner
 
 
 def main() -> None:
@@ -60,6 +61,20 @@ def main() -> None:
     def with_options(**options: object) -> Reasoner:
         return Reasoner(reasoner.model, reasoner.task.name, batch_size=asked.batch_size, **options)
 
+    if reasoner.model.config.carry == "candidates":
+        for check in (False, True):
+            passes = 1
+            while passes <= asked.passes:
+                started = time.perf_counter()
+                found = with_options(passes=passes, check=check).run(rows.inputs)
+                counted = "exact@1" if passes == 1 and not check else f"{'checked' if check else 'selected'}@{passes}"
+                way = f"up to {passes} passes" + (", rules" if check else "")
+                curve = "accepted by the rules" if check else "accepted by the model"
+                show(way, counted, curve, right(found), found, time.perf_counter() - started)
+                passes *= 2
+        if asked.plot:
+            plot(drawn, asked.plot)
+        return
     for most in asked.segments:
         started = time.perf_counter()
         found = with_options(max_segments=most).run(rows.inputs)

@@ -208,8 +208,8 @@ def test_lattice_has_one_position_a_value_and_cell_and_never_answers_blank():
 
 
 @pytest.mark.parametrize("levels", ["separate", "shared", "single"])
-@pytest.mark.parametrize("box", [(2, 3), (3, 2), (3, 4)])
-def test_lattice_commutes_with_every_symmetry_but_transposition(levels, box):
+@pytest.mark.parametrize("box", [(2, 3), (3, 2), (3, 3), (3, 4)])
+def test_lattice_commutes_with_every_symmetry(levels, box):
     task = Sudoku(*box)
     tokens = torch.randint(1, task.vocab_size, (4, task.seq_len), dtype=torch.int32)
     shape = dict(vocab_size=task.vocab_size, seq_len=task.seq_len, box=box, levels=levels)
@@ -221,6 +221,23 @@ def test_lattice_commutes_with_every_symmetry_but_transposition(levels, box):
     _, turned = lattice(moved, **shape)
     assert torch.equal(turned.logits.argmax(-1), moved_answers)
     torch.testing.assert_close(out.q_halt, turned.q_halt, rtol=1e-4, atol=1e-5)
+
+
+CARRIES = dict(carry="candidates", halting="halt_only", gradient="segment", puzzle_emb_ndim=0)
+
+
+@pytest.mark.parametrize("changes", [LATTICE, dict(vocab_size=8, seq_len=36), dict(mixer="mlp", pos_encodings="none")])
+def test_a_model_of_candidates_gives_ruled_out_values_no_chance_and_reads_nothing_else(changes):
+    model = HRM(tiny(**CARRIES | changes))
+    candidates = torch.rand(3, model.config.seq_len, model.config.vocab_size) < 0.6
+    candidates[..., :2], candidates[..., 2] = False, True
+    rows = model.puzzle_rows(torch.zeros(3, dtype=torch.long))
+    outs = [model.read(state, candidates) for state in model.cycles(model.initial_state(3), candidates, rows)]
+    assert len(outs) == model.config.H_cycles
+    _, out = model(model.initial_state(3), candidates, rows)
+    assert torch.equal(out.logits, outs[-1].logits) and torch.equal(out.q_halt, outs[-1].q_halt)
+    assert (out.logits.softmax(-1)[~candidates] == 0).all() and (out.logits.softmax(-1)[candidates] > 0).all()
+    assert out.q_halt.sigmoid().min() > 0 and out.q_halt.abs().max() < 0.1  # one doubt in all, spread over positions
 
 
 def test_random_initial_states_differ_by_generator_and_are_fixed_without_one():
@@ -244,6 +261,8 @@ def test_random_initial_states_differ_by_generator_and_are_fixed_without_one():
         ({"puzzle_emb_ndim": 16}, "puzzle_emb_ndim=0"),
         ({"pos_encodings": "learned"}, "pos_encodings=none"),
         ({"pos_encodings": "rope"}, "no attention to rotate"),
+        ({"carry": "candidates"}, "halting=halt_only"),
+        ({"carry": "candidates", "halting": "halt_only", "initial_state": "random"}, "initial_state=fixed"),
     ],
 )
 def test_a_lattice_that_cannot_be_is_refused(changes, said):

@@ -7,11 +7,12 @@ import pytest
 import torch
 from conftest import TRM, tiny
 
+from hrm.answers import Answers
 from hrm.data import load_split
 from hrm.evaluate import evaluate, wilson
 from hrm.looks import Look
 from hrm.model import HRM
-from hrm.reasoner import Answers, Reasoner
+from hrm.reasoner import Reasoner
 
 
 def six_by_six(**changes) -> HRM:

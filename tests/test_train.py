@@ -48,6 +48,16 @@ KINDS = {
     "hrm": {},
     "trm": {"arch.levels": "shared", "arch.gradient": "last_cycle", "arch.halting": "halt_only", "ema": 0.9},
     "muon": {"optimizer": "muon", "ema": 0.9, "random_H_cycles": "[1,3]", "grad_clip": 1.0, "arch.halt_max_steps": 1},
+    "candidates": {
+        "arch.carry": "candidates",
+        "arch.mixer": "groups",
+        "arch.pos_encodings": "none",
+        "arch.puzzle_emb_ndim": 0,
+        "arch.halting": "halt_only",
+        "arch.gradient": "segment",
+        "loss_type": "softmax_cross_entropy",
+        "augment": "false",
+    },
     "adamw": {"optimizer": "adamw", "arch.forward_dtype": "bfloat16", "lr_schedule": "linear_decay"},
 }
 

@@ -30,7 +30,12 @@ Halt = Annotated[
     str, typer.Option(help="when a puzzle stops: auto, q (learned), stable (same answer twice), settled (both), never")
 ]
 Segments = Annotated[int | None, typer.Option(min=1, help="most segments a pass; default: as trained")]
-Passes = Annotated[int, typer.Option(min=1, help="up to so many looks at a puzzle, one answer chosen")]
+Passes = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="most passes over a puzzle, one answer chosen; default: 32 where candidates are carried, else 1"
+    ),
+]
 Select = Annotated[str, typer.Option(help="how it is chosen: confidence, residual or votes")]
 Check = Annotated[bool, typer.Option("--check", help="accept a look only if its answer obeys the puzzle's rules")]
 Pins = Annotated[int, typer.Option(min=0, help="further tries of an open puzzle with a doubtful cell filled in")]
@@ -65,7 +70,7 @@ def solve(
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="draw every segment (one puzzle)")] = False,
     max_segments: Segments = None,
     halt: Halt = "auto",
-    passes: Passes = 1,
+    passes: Passes = None,
     select: Select = "confidence",
     check: Check = False,
     noise: Noise = 0.0,
@@ -101,7 +106,7 @@ def solve_one(reasoner: Any, puzzle: str, watch: bool) -> int:
     """One puzzle, drawn; exit code."""
     from rich.console import Console
 
-    from .display import Watcher, sudoku_board, verdict
+    from .display import Watcher, answer_board, verdict
 
     console = Console(highlight=False)
     task, given = reasoner.task, reasoner.read(puzzle)
@@ -111,9 +116,8 @@ def solve_one(reasoner: Any, puzzle: str, watch: bool) -> int:
             solution = reasoner.solve(puzzle, watcher)
     else:
         solution = reasoner.solve(puzzle)
-    last = solution.trace[-1]
-    if not (watch and console.is_terminal):
-        console.print(sudoku_board(task, given, task.decode(last.tokens), last.certainty))
+    if not (watch and console.is_terminal and reasoner.model.config.carry == "latent"):
+        console.print(answer_board(task, given, solution))
     console.print(verdict(solution, time.perf_counter() - started))
     print(solution.answer)
     return 0 if solution.verified else 1
@@ -257,7 +261,7 @@ def evaluate_command(
     json_out: Annotated[Path | None, typer.Option("--json", help="write the report here")] = None,
     max_segments: Segments = None,
     halt: Halt = "auto",
-    passes: Passes = 1,
+    passes: Annotated[int, typer.Option(min=1, help="most passes over a puzzle, one answer chosen")] = 1,
     select: Select = "confidence",
     check: Check = False,
     noise: Noise = 0.0,

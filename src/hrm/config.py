@@ -34,6 +34,11 @@ class Arch(Closed):
     """How positions hear each other: attention, an MLP over positions (TRM), or, on a lattice of one position for each
     value of each cell, the means of its row, column, box and cell (docs/architecture.md, "the lattice")."""
     pos_encodings: Literal["rope", "rope2d", "learned", "none"] = "rope"
+    carry: Literal["latent", "candidates"] = "latent"
+    """What goes from segment to segment. latent: the states z_H and z_L (HRM). candidates: which values still stand in
+    each cell, and nothing else; the states start afresh, and Q_halt says whether the solution still stands."""
+    rule_out_below: float = Field(0.003, gt=0, lt=1)
+    """carry=candidates: a segment rules out the values that it gives less probability than this."""
 
     H_cycles: Positive = 2
     L_cycles: Positive = 2
@@ -109,6 +114,10 @@ class Arch(Closed):
             raise ValueError(
                 "mixer=groups knows no places: use pos_encodings=none, puzzle_emb_ndim=0, puzzle_emb_len=0"
             )
+        if self.carry == "candidates" and (self.halting != "halt_only" or self.initial_state != "fixed"):
+            raise ValueError(
+                "carry=candidates starts every segment alike and halts by Q: use halting=halt_only, initial_state=fixed"
+            )
         if self.puzzle_emb_len and self.puzzle_emb_ndim > self.puzzle_emb_len * self.hidden_size:
             raise ValueError(
                 f"puzzle_emb_ndim={self.puzzle_emb_ndim} does not fit in puzzle_emb_len={self.puzzle_emb_len} "
@@ -158,6 +167,10 @@ class Recipe(Closed):
     """Most cells of the answer that such a row gains."""
     reclue_drop: Share = 0.5
     """Most givens it loses for each cell gained."""
+    start_hints: Share = 0.25
+    """carry=candidates: share of new rows that start with a few cells of their answer filled in."""
+    start_wrong: Share = 0.25
+    """carry=candidates: share of new rows that start with one wrong value filled in, for Q to learn from."""
 
     arch: Arch
     loss_type: Literal["stablemax_cross_entropy", "softmax_cross_entropy"] = "stablemax_cross_entropy"
@@ -214,6 +227,14 @@ class Recipe(Closed):
     def _consistent(self) -> "Recipe":
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give the length of the run once: either epochs or steps")
+        if self.arch.carry == "candidates" and self.loss_type != "softmax_cross_entropy":
+            raise ValueError(
+                "carry=candidates rules values out by their probability: use loss_type=softmax_cross_entropy"
+            )
+        if self.start_hints + self.start_wrong > 1:
+            raise ValueError(
+                f"start_hints={self.start_hints} and start_wrong={self.start_wrong} are shares of one whole"
+            )
         if self.random_H_cycles and self.random_H_cycles[0] > self.random_H_cycles[1]:
             raise ValueError(f"random_H_cycles={list(self.random_H_cycles)} must be [smallest, largest]")
         return self

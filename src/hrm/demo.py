@@ -13,7 +13,7 @@ from rich.rule import Rule
 
 from .config import load_recipe
 from .data import load_split
-from .display import TrainingProgress, Watcher, sudoku_board, verdict
+from .display import TrainingProgress, Watcher, answer_board, sudoku_board, verdict
 from .reasoner import Reasoner
 from .train import train
 
@@ -62,9 +62,8 @@ def solve_a_hard_one(console: Console, seed: int) -> None:
     with Watcher(console, reasoner.task, given, reasoner.max_segments) as watcher:
         solution = reasoner.solve(puzzle, watcher)
     seconds = time.perf_counter() - started
-    if not console.is_terminal:
-        last = solution.trace[-1]
-        console.print(sudoku_board(reasoner.task, given, reasoner.task.decode(last.tokens), last.certainty))
+    if not console.is_terminal or reasoner.model.config.carry == "candidates":
+        console.print(answer_board(reasoner.task, given, solution))
     console.print(verdict(solution, seconds))
     if not solution.verified:
         console.print("It happens, as often as the figure above says. `make demo` draws another puzzle.")

@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from .reasoner import Solution, Thought
+from .answers import Solution, Thought
 from .tasks.sudoku import Sudoku
 
 SURE, LIKELY = 0.95, 0.6
@@ -48,23 +48,52 @@ def sudoku_board(task: Sudoku, given: np.ndarray, cells: np.ndarray, certainty: 
     return lines
 
 
+def marks_board(task: Sudoku, given: np.ndarray, marks: np.ndarray) -> Text:
+    """The same board with every value that still stands in a cell, `marks` (cells, values): a player's pencil marks.
+
+    Givens are bold, cells with one value left green, the others dim; columns are as wide as their fullest cell.
+    """
+    n, rows, cols = task.size, task.box_rows, task.box_cols
+    words = ["".join(task.symbols[v] for v in np.flatnonzero(cell)) for cell in marks]
+    widths = [max(len(words[r * n + c]) for r in range(n)) for c in range(n)]
+    rules = ["─" * (sum(widths[b : b + cols]) + cols + 1) for b in range(0, n, cols)]
+    lines = Text()
+    lines.append("┌" + "┬".join(rules) + "┐\n", "dim")
+    for r in range(n):
+        if r and r % rows == 0:
+            lines.append("├" + "┼".join(rules) + "┤\n", "dim")
+        for c in range(n):
+            if c % cols == 0:
+                lines.append("│ ", "dim")
+            k = r * n + c
+            style = "bold" if given[k] else "green" if len(words[k]) == 1 else "yellow"
+            lines.append(words[k].center(widths[c]) + " ", style)
+        lines.append("│\n", "dim")
+    lines.append("└" + "┴".join(rules) + "┘", "dim")
+    return lines
+
+
 def meter(share: float, width: int = 20) -> str:
     filled = round(max(0.0, min(1.0, share)) * width)
     return "█" * filled + "░" * (width - filled)
 
 
 def mind(task: Sudoku, given: np.ndarray, thought: Thought, longest: int) -> Panel:
-    """The board after a segment, with how sure the model is and how much its state still moves."""
-    cells = task.decode(thought.tokens)
+    """The board after a segment, with how sure the model is and how much its carry still moves."""
     settled = float((thought.certainty >= SURE).mean())
+    moved = ("z_H moved  ", "ruled out  ")[thought.candidates is not None]
     facts = Text.assemble(
         (f"cells sure  {meter(settled)} {settled:4.0%}\n", "green"),
         (f"confidence  {meter(thought.confidence)} {thought.confidence:4.0%}\n", "cyan"),
-        (f"z_H moved   {meter(min(1.0, thought.residual))} {thought.residual:.3f}", "magenta"),
+        (f"{moved} {meter(min(1.0, thought.residual))} {thought.residual:.3f}", "magenta"),
     )
-    board = sudoku_board(task, given, cells, thought.certainty)
-    title = f"segment {thought.segment} of at most {longest}" + ("  halted" if thought.halted else "")
-    return Panel(Group(board, facts), title=title, expand=False)
+    if thought.candidates is None:
+        board = sudoku_board(task, given, task.decode(thought.tokens), thought.certainty)
+        title = f"segment {thought.segment} of at most {longest}"
+    else:
+        board = marks_board(task, given, thought.candidates[:, -task.size :])
+        title = f"pass {thought.look + 1}, segment {thought.segment}"
+    return Panel(Group(board, facts), title=title + ("  halted" if thought.halted else ""), expand=False)
 
 
 class Watcher:
@@ -85,19 +114,29 @@ class Watcher:
             time.sleep(self.pause)
             return
         settled = int((thought.certainty >= SURE).sum())
-        self.console.print(
-            f"segment {thought.segment:3d}: {settled:2d} of {len(self.given)} cells sure, "
-            f"confidence {thought.confidence:.2f}, z_H moved {thought.residual:.3f}"
-        )
+        words = f"{settled:2d} of {len(self.given)} cells sure, confidence {thought.confidence:.2f}, "
+        if thought.candidates is None:
+            words += f"z_H moved {thought.residual:.3f}"
+        else:
+            open_ = thought.candidates.sum(-1)
+            words = f"pass {thought.look + 1}, {words}{open_[open_ > 1].sum()} marks in {(open_ > 1).sum()} open cells"
+        self.console.print(f"segment {thought.segment:3d}: {words}")
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.live:
             self.live.stop()
 
 
+def answer_board(task: Sudoku, given: np.ndarray, solution: Solution) -> Text:
+    """The board of an answered puzzle, coloured by the certainty of the thought that it came from."""
+    cells = task.parse(solution.answer)
+    came_from = next((t for t in reversed(solution.trace) if np.array_equal(task.decode(t.tokens), cells)), None)
+    return sudoku_board(task, given, cells, came_from and came_from.certainty)
+
+
 def verdict(solution: Solution, seconds: float) -> Text:
     """One line about an answered puzzle."""
-    looks = f"{solution.passes} looks, " if solution.passes > 1 else ""
+    looks = f"{solution.passes} passes, " if solution.passes > 1 else ""
     effort = f"{looks}{solution.segments} segment{'s' * (solution.segments != 1)}, {seconds:.2f} s"
     if solution.verified:
         return Text(f"solved and checked by the rules ({effort}, confidence {solution.confidence:.2f})", "bold green")

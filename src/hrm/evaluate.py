@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from .answers import Answers
 from .data import Split
-from .reasoner import Answers, Reasoner
+from .reasoner import Reasoner
 
 
 def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .model import HRM, Output, State
+from .model import HRM, Output
 
 Batch = dict[str, Tensor]
 """inputs (B, S), labels (B, S), puzzle_identifiers (B,), all int32."""
@@ -19,7 +19,8 @@ Batch = dict[str, Tensor]
 class Carry:
     """B puzzles in the middle of being solved."""
 
-    state: State
+    state: tuple[Tensor, ...]
+    """What goes from segment to segment: (z_H, z_L), or (candidates,)."""
     steps: Tensor
     """(B,) int32: segments run since the puzzle came in."""
     halted: Tensor
@@ -29,12 +30,15 @@ class Carry:
 
 def empty_carry(model: HRM, batch: Batch) -> Carry:
     """A carry in which every place is free."""
-    rows = batch["inputs"]
+    rows, config = batch["inputs"], model.config
     free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    return Carry(model.initial_state(len(rows)), torch.zeros_like(free, dtype=torch.int32), free, batch)
+    state = model.initial_state(len(rows))
+    if config.carry == "candidates":
+        state = (free.new_ones((*rows.shape, config.vocab_size)),)
+    return Carry(state, torch.zeros_like(free, dtype=torch.int32), free, batch)
 
 
-def refill(carry: Carry, batch: Batch, initial: State) -> Carry:
+def refill(carry: Carry, batch: Batch, initial: tuple[Tensor, ...]) -> Carry:
     """Give every free place the puzzle that `batch` offers at that row, and the initial state."""
 
     def fresh(new: Tensor, old: Tensor) -> Tensor:

@@ -185,8 +185,8 @@ class GroupBlock(nn.Module):
 
     The groups are the pair's row, column and box, each at one value, and its cell, over all values: x = norm(x + down(
     relu(g) * u)), (g, u) = W x + sum over groups of W_group mean_group(x). All weights are shared over values and cells,
-    so the block commutes with every symmetry of the puzzle but transposition (after deep sets, Zaheer et al. 2017, and
-    digit-equivariant recursion).
+    and rows and columns share theirs, so the block commutes with every symmetry of the puzzle (after deep sets, Zaheer et
+    al. 2017, and digit-equivariant recursion).
     """
 
     def __init__(self, config: ModelConfig):
@@ -195,14 +195,14 @@ class GroupBlock(nn.Module):
         self.box = config.box
         self.side = config.side
         width, inner = config.hidden_size, glu_width(config.hidden_size, config.expansion, config.mlp_round_to)
-        self.own, self.row, self.column, self.box_, self.cell = (CastedLinear(width, 2 * inner) for _ in range(5))
+        self.own, self.line, self.box_, self.cell = (CastedLinear(width, 2 * inner) for _ in range(4))
         self.down_proj = CastedLinear(inner, width)
 
     def forward(self, x: Tensor, rotation: None) -> Tensor:
         n, (a, b) = self.side, self.box
         grid = x.view(-1, n, n, n, x.shape[-1])  # (B, value, row, column, D)
         boxes = x.view(-1, n, n // a, a, n // b, b, x.shape[-1])
-        row, column = self.row(grid.mean(3)), self.column(grid.mean(2))  # (B, value, row or column, 2M)
+        row, column = self.line(grid.mean(3)), self.line(grid.mean(2))  # (B, value, row or column, 2M)
         cell, box = self.cell(grid.mean(1)), self.box_(boxes.mean(5).mean(3))
         heard = self.own(grid) + row[:, :, :, None] + column[:, :, None] + cell[:, None]
         heard = heard.view(-1, n, n // a, a, n // b, b, heard.shape[-1]) + box[:, :, :, None, :, None]
@@ -227,7 +227,8 @@ class ReasoningModule(nn.Module):
         return x
 
 
-# How a state sees the grid. Each kind says which embedding a position takes, and how the heads read positions.
+# How a state sees the grid. Each kind says how a position is embedded, and how the heads read positions. The grid comes
+# as tokens (B, S), or as candidates (B, S, V) bool where those are the carry.
 
 
 class CellView:
@@ -241,8 +242,10 @@ class CellView:
         self.length = config.prefix_len + config.seq_len
         self.embeddings, self.outputs = config.vocab_size, config.vocab_size
 
-    def ids(self, tokens: Tensor) -> Tensor:
-        return tokens
+    def embed(self, grid: Tensor, embedding: CastedEmbedding, dtype: torch.dtype) -> Tensor:
+        if grid.dtype == torch.bool:
+            return grid.to(dtype) @ embedding.embedding_weight.to(dtype)
+        return embedding(grid, dtype)
 
     def logits(self, read: Tensor) -> Tensor:
         return read[:, self.prefix :]
@@ -253,7 +256,8 @@ class CellView:
 
 class LatticeView:
     """One position for each value of each cell, (value, row, column): what is embedded is whether the cell is open, given
-    this value, or given another; the head gives one logit. Q reads the mean over all positions.
+    this value, or given another (among candidates: stands, is the last to stand, or is ruled out); the head gives one
+    logit. Q reads the mean over all positions.
 
     Values are the last `side` tokens of the vocabulary; the tokens before them (padding, blank) are never an answer.
     """
@@ -263,11 +267,15 @@ class LatticeView:
         self.length = self.values * config.seq_len
         self.embeddings, self.outputs = 3, 1
 
-    def ids(self, tokens: Tensor) -> Tensor:
-        value = torch.arange(self.values, device=tokens.device) + self.first
-        given = tokens[:, None] == value[:, None]  # (B, values, S)
-        other = (tokens[:, None] >= self.first) & ~given
-        return (given + 2 * other).flatten(1)
+    def embed(self, grid: Tensor, embedding: CastedEmbedding, dtype: torch.dtype) -> Tensor:
+        if grid.dtype == torch.bool:
+            stands = grid[..., self.first :].transpose(1, 2)  # (B, values, S)
+            given, other = stands & (stands.sum(1, keepdim=True) == 1), ~stands
+        else:
+            value = torch.arange(self.values, device=grid.device) + self.first
+            given = grid[:, None] == value[:, None]
+            other = (grid[:, None] >= self.first) & ~given
+        return embedding((given + 2 * other).flatten(1), dtype)
 
     def logits(self, read: Tensor) -> Tensor:
         return F.pad(read.unflatten(1, (self.values, -1))[..., 0].transpose(1, 2), (self.first, 0), value=-1e4)

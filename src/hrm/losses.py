@@ -49,6 +49,40 @@ def correct_cells(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tenso
     return right / count.clamp(min=1), right == count, count
 
 
+def deduction_loss(
+    outs: list[Output],
+    labels: Tensor,
+    *,
+    open_cells: Tensor,
+    standing: Tensor,
+    halted: Tensor,
+    steps: Tensor,
+    q_loss_weight: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of a segment over candidates: the mean over its cycles `outs`, summed over the batch, and its metrics' sums.
+
+    Cross-entropy is averaged over a row's `open_cells` (B, S), and only where the solution is `standing` (B,); which of
+    the two is so, Q_halt learns. Metrics are those of `segment_loss`; q_halt_accuracy too is about standing.
+    """
+    last = outs[-1]
+    with torch.no_grad():
+        share, exact, _ = correct_cells(last.logits, labels)
+        sums = {
+            "count": halted.sum(),
+            "accuracy": (share * halted).sum(),
+            "exact_accuracy": (exact & halted).sum(),
+            "q_halt_accuracy": (((last.q_halt >= 0) == standing) & halted).sum(),
+            "steps": (steps * halted).sum(),
+        }
+    weight = open_cells / open_cells.sum(-1, keepdim=True).clamp(min=1) * standing[:, None]
+    answers = sum((softmax_cross_entropy(out.logits, labels) * weight).sum() for out in outs) / len(outs)
+    doubts = sum(
+        F.binary_cross_entropy_with_logits(out.q_halt, standing.float(), reduction="sum") for out in outs
+    ) / len(outs)
+    sums |= {"lm_loss": answers.detach(), "q_halt_loss": doubts.detach()}
+    return answers + q_loss_weight * doubts, sums
+
+
 def segment_loss(
     out: Output,
     labels: Tensor,

@@ -9,6 +9,7 @@ Parameter names are the reference's (sapientinc/HRM, `inner.` left out), so chec
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,9 @@ from .layers import (
 
 State = tuple[Tensor, Tensor]
 """(z_H, z_L), each (B, N, D). With levels=single z_L is unused and empty, (B, 0, D)."""
+
+RULED_OUT = -1e4
+"""Logit of a value that cannot be."""
 
 
 class Output(NamedTuple):
@@ -65,7 +69,7 @@ class HRM(nn.Module):
             self.register_buffer(name, trunc_normal_(torch.empty(shape, dtype=self.dtype), config.init_std))
         # Q starts near "never halt" and moves fast from there (reference: hrm_act_v1.py)
         nn.init.zeros_(self.q_head.weight)
-        nn.init.constant_(self.q_head.bias, -5)
+        nn.init.constant_(self.q_head.bias, -math.log(self.view.length) if config.carry == "candidates" else -5)
 
     def initial_state(self, batch_size: int, generator: torch.Generator | None = None) -> State:
         """The z_H and z_L that puzzles start from: drawn once, not trained, the same for all (section 2).
@@ -88,30 +92,48 @@ class HRM(nn.Module):
         """Rows (B, puzzle_emb_ndim) of the puzzle table; training makes them a leaf that takes gradient."""
         return self.puzzle_emb.weights[puzzle_identifiers]
 
-    def embed(self, tokens: Tensor, puzzle_rows: Tensor) -> Tensor:
-        """Input embedding (B, N, D) of tokens (B, S) and their puzzles' rows (B, puzzle_emb_ndim)."""
+    def embed(self, grid: Tensor, puzzle_rows: Tensor) -> Tensor:
+        """Input embedding (B, N, D) of a grid, as `forward` takes it, and the puzzles' rows (B, puzzle_emb_ndim)."""
         width, prefix = self.config.hidden_size, self.config.prefix_len
-        cells = self.embed_tokens(self.view.ids(tokens), self.dtype)
+        cells = self.view.embed(grid, self.embed_tokens, self.dtype)
         padded = F.pad(puzzle_rows.to(self.dtype), (0, prefix * width - puzzle_rows.shape[-1]))
-        together = torch.cat((padded.view(len(tokens), prefix, width), cells), 1)
+        together = torch.cat((padded.view(len(grid), prefix, width), cells), 1)
         return self.embed_pos.embed(together) * math.sqrt(width)
 
     def forward(
-        self, state: State, tokens: Tensor, puzzle_rows: Tensor, H_cycles: int | None = None
+        self, state: State, grid: Tensor, puzzle_rows: Tensor, H_cycles: int | None = None
     ) -> tuple[State, Output]:
         """Run one segment: `H_cycles` (default: the configured number) cycles, the last k updates with gradient.
 
+        `grid`: tokens (B, S), or with carry=candidates which tokens still stand in each cell, (B, S, V) bool.
         Returns the new state, still attached to the graph, and what the heads read from it.
         """
-        x = self.embed(tokens, puzzle_rows)
-        plan = self.config.cycle * (H_cycles or self.config.H_cycles)
+        *_, state = self.cycles(state, grid, puzzle_rows, H_cycles)
+        return state, self.read(state, grid)
+
+    def cycles(self, state: State, grid: Tensor, puzzle_rows: Tensor, H_cycles: int | None = None) -> Iterator[State]:
+        """The states after each H cycle of a segment that carries gradient; the last one ends the segment."""
+        x = self.embed(grid, puzzle_rows)
+        length, plan = len(self.config.cycle), self.config.cycle * (H_cycles or self.config.H_cycles)
         split = max(0, len(plan) - self.config.gradient_updates)
         with torch.no_grad():
             state = self._run(plan[:split], state, x)
-        state = self._run(plan[split:], state, x)
+        while split < len(plan):
+            end = split + ((len(plan) - split) % length or length)
+            state = self._run(plan[split:end], state, x)
+            yield state
+            split = end
+
+    def read(self, state: State, grid: Tensor) -> Output:
+        """What the heads say about a state. Among candidates, a value that is ruled out has no probability, and any
+        position can say that the solution no longer stands: q_halt is minus the log of the sum of their doubts."""
         z_H = state[0]
+        logits = self.view.logits(self.lm_head(z_H))
+        if self.config.carry == "candidates":
+            doubt = self.q_head(z_H)[..., 0].float().logsumexp(1)
+            return Output(logits.float().masked_fill(~grid, RULED_OUT), -doubt, torch.zeros_like(doubt))
         q = self.q_head(self.view.summary(z_H)).float()  # (B, 2)
-        return state, Output(self.view.logits(self.lm_head(z_H)), q[:, 0], q[:, 1])
+        return Output(logits, q[:, 0], q[:, 1])
 
     def _run(self, plan: str, state: State, x: Tensor) -> State:
         z_H, z_L = state

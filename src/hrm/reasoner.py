@@ -5,7 +5,6 @@ The label never enters this file. The puzzle's rules enter to say afterwards whe
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .answers import Answers, Solution, Thought
 from .checkpoint import load_weights
+from .deduction import deduce
 from .halting import wants_to_halt
 from .looks import Look, votes
 from .model import HRM, Output
@@ -21,82 +22,7 @@ from .tasks import task_for
 
 HALT_RULES = ("auto", "q", "stable", "settled", "never")
 SELECTIONS = ("confidence", "residual", "votes")
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the model answered to N puzzles, in the order asked."""
-
-    tokens: np.ndarray
-    """(N, S) uint8: the most probable token of every cell."""
-    segments: np.ndarray
-    """(N,) int32: segments each puzzle ran."""
-    confidence: np.ndarray
-    """(N,) float32 in 0..1: sigmoid of Q_halt, or for a model without one the probability of its least sure cell."""
-    residual: np.ndarray
-    """(N,) float32: root mean square of the change of z_H in the last segment."""
-    halted: np.ndarray
-    """(N,) bool: the pass ended by its halting rule, not at the bound on segments."""
-    passes: np.ndarray
-    """(N,) int32: passes run until the answer was accepted."""
-    runner_up: np.ndarray
-    """(N, S) uint8: the second most probable token of every cell."""
-    margin: np.ndarray
-    """(N, S) float32: how much less probable it is."""
-
-    @classmethod
-    def empty(cls, count: int, cells: int) -> "Answers":
-        kinds = (np.int32, np.float32, np.float32, np.bool_, np.int32)
-        return cls(
-            np.zeros((count, cells), np.uint8),
-            *(np.zeros(count, kind) for kind in kinds),
-            np.zeros((count, cells), np.uint8),
-            np.zeros((count, cells), np.float32),
-        )
-
-    def put(self, places: np.ndarray, other: "Answers") -> None:
-        """Overwrite the rows `places`, indices or a mask, by the rows of `other`."""
-        for name in self.__dataclass_fields__:
-            getattr(self, name)[places] = getattr(other, name)
-
-    def take(self, places: np.ndarray) -> "Answers":
-        return Answers(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
-
-
-@dataclass(frozen=True)
-class Thought:
-    """The state of mind of one puzzle after a segment, for those who watch."""
-
-    row: int
-    """Which of the puzzles asked about."""
-    segment: int
-    tokens: np.ndarray
-    """(S,) uint8: the answer so far."""
-    certainty: np.ndarray
-    """(S,) float32: probability of each cell's token."""
-    confidence: float
-    residual: float
-    """How far z_H moved in this segment: root mean square of the change."""
-    halted: bool
-    look: int = 0
-    """Which pass over the puzzle this belongs to."""
-
-
-@dataclass(frozen=True)
-class Solution:
-    """An answered puzzle."""
-
-    puzzle: str
-    answer: str
-    verified: bool
-    """The answer passes the puzzle's own rules."""
-    fault: str
-    """Why not, in words; empty where verified."""
-    segments: int
-    """Of all passes together."""
-    confidence: float
-    passes: int
-    trace: list[Thought] = field(default_factory=list, repr=False)
+DEDUCTION_PASSES = 32
 
 
 class Reasoner:
@@ -106,6 +32,11 @@ class Reasoner:
     before that: "q" by the model's learned wish, "stable" when its answer did not change over a segment, "settled" when
     both agree, "never", or "auto": settled where the model learned a wish, else stable. `batch_size`: puzzles that run
     at once.
+
+    A model whose carry is candidates makes `passes` of another kind: each ends in a full grid or, by the model's own
+    word, a dead end, and the next sets out from the last assumption (deduction.py); it halts when its grid is full, and
+    `select`, `noise` and `pins` are not for it. Its default is 32 passes; that of the others, to which the following
+    applies, is one.
 
     `passes`: up to so many looks at a puzzle. The first is the plain one; each other takes a random symmetry of the
     puzzle, undone afterwards, and a random initial state where the model was trained with such; with `noise` > 0 normal
@@ -124,7 +55,7 @@ class Reasoner:
         *,
         max_segments: int | None = None,
         halt: str = "auto",
-        passes: int = 1,
+        passes: int | None = None,
         select: str = "confidence",
         check: bool = False,
         noise: float = 0.0,
@@ -133,6 +64,8 @@ class Reasoner:
         batch_size: int = 64,
         card: dict | None = None,
     ):
+        deduces = model.config.carry == "candidates"
+        passes = passes or (DEDUCTION_PASSES if deduces else 1)
         for name, value, known in (("halt", halt, HALT_RULES), ("select", select, SELECTIONS)):
             if value not in known:
                 raise ValueError(f"{name}='{value}': choose one of {', '.join(known)}")
@@ -143,10 +76,12 @@ class Reasoner:
             raise ValueError(f"passes={passes}, noise={noise}, pins={pins}: at least one pass, nothing negative")
         if pins and select != "confidence":
             raise ValueError(f"pins={pins}: pin and retry goes by confidence; not with select={select}")
+        if deduces and (select != "confidence" or noise or pins or halt not in ("auto", "never")):
+            raise ValueError("this model carries candidates: only max_segments, passes and check apply to it")
         self.model = model.eval()
         self.task = task_for(task, model.config.seq_len)
         self.max_segments = max_segments or model.config.max_segments
-        self.halt = ("settled" if learned else "stable") if halt == "auto" else halt
+        self.halt = "full" if deduces else ("settled" if learned else "stable") if halt == "auto" else halt
         self.passes, self.select, self.check = passes, select, check
         self.noise, self.pins, self.seed = noise, pins, seed
         self.batch_size = batch_size
@@ -213,6 +148,10 @@ class Reasoner:
     ) -> Answers:
         """Answer N puzzles: tokens (N, S) uint8 and, where the model knows puzzles by name, identifiers (N,)."""
         names = np.zeros(len(tokens), np.int32) if puzzle_identifiers is None else puzzle_identifiers
+        if self.model.config.carry == "candidates":
+            how = {"max_segments": self.max_segments, "passes": self.passes, "batch_size": self.batch_size}
+            obeys = self._obey_rules if self.check else None
+            return deduce(self.model, self.task, tokens, names, obeys=obeys, watch=watch, **how)
         first = self.look(tokens, names, 0, watch)
         tried, open_ = [first], np.arange(len(tokens))
         for look in range(1, self.passes):
@@ -259,13 +198,13 @@ class Reasoner:
     def _accepted(self, tokens: np.ndarray, answers: Answers) -> np.ndarray:
         """(N,) bool: no further look is needed."""
         if self.check:
-            return self._obeys_rules(tokens, answers)
+            return self._obey_rules(tokens, answers.tokens)
         if self.select != "confidence":
             return np.zeros(len(tokens), np.bool_)
         return (answers.confidence > 0.5) & (answers.halted | (self.halt == "never"))
 
-    def _obeys_rules(self, tokens: np.ndarray, answers: Answers) -> np.ndarray:
-        return self.task.verify_batch(self.task.decode(tokens), self.task.decode(answers.tokens))
+    def _obey_rules(self, tokens: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        return self.task.verify_batch(self.task.decode(tokens), self.task.decode(answers))
 
     def selected(self, tokens: np.ndarray, tried: list[Answers]) -> Answers:
         """One answer a row out of those of several passes, by the model's signals; by the rules only with `check`."""

@@ -1,15 +1,17 @@
 """One step of deep supervision: refill the carry, run a segment, decide who halts, take the loss.
 
-The trainer and the parity check both call `supervised_segment`; nothing else knows how the parts fit together.
+`supervised_segment` carries latent states (the trainer and the parity check call it), `supervised_deduction` candidates;
+nothing else knows how the parts fit together.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .candidates import is_open, stands, training_leaves, training_move, training_starts
 from .halting import Batch, Carry, exploration_floor, halt_mask, q_continue_target, refill, wants_to_halt
-from .losses import segment_loss
+from .losses import deduction_loss, segment_loss
 from .model import HRM, Output
 
 
@@ -70,3 +72,44 @@ def supervised_segment(
         q_loss_weight=q_loss_weight,
     )
     return Supervised(Carry(state, steps, halted, data), out, loss, sums, rows)
+
+
+def supervised_deduction(
+    model: HRM,
+    carry: Carry,
+    batch: Batch,
+    generator: torch.Generator,
+    task: Any,
+    *,
+    q_loss_weight: float,
+    hints: float,
+    wrong: float,
+    H_cycles: int | None = None,
+) -> Supervised:
+    """Run one segment of training with candidates for a carry: grade every cycle, then move on by the model's own word.
+
+    `hints`, `wrong`: shares of the new rows that start with true cells or a wrong one. `generator` draws these starts and
+    what the moves assume.
+    """
+    config = model.config
+    carry = refill(carry, batch, (training_starts(task, batch, generator, hints, wrong),))
+    data, (candidates,) = carry.data, carry.state
+    rows = model.puzzle_rows(data["puzzle_identifiers"]).requires_grad_()
+    states = model.cycles(model.initial_state(len(candidates)), candidates, rows, H_cycles)
+    outs = [model.read(state, candidates) for state in states]
+    steps = carry.steps + 1
+    with torch.no_grad():
+        standing = stands(candidates, data["labels"])
+        after = training_move(candidates, outs[-1].logits.softmax(-1), config.rule_out_below, generator)
+        halted = training_leaves(candidates, after, standing, outs[-1].q_halt, generator)
+        halted |= steps >= config.halt_max_steps
+    loss, sums = deduction_loss(
+        outs,
+        data["labels"],
+        open_cells=is_open(candidates),
+        standing=standing,
+        halted=halted,
+        steps=steps,
+        q_loss_weight=q_loss_weight,
+    )
+    return Supervised(Carry((after,), steps, halted, data), outs[-1], loss, sums, rows)

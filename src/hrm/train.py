@@ -27,7 +27,7 @@ from .halting import Carry, empty_carry
 from .model import HRM, machine_device, machine_dtype
 from .optim import SparseSignSGD, build_optimizers, lr_scale, running_mean
 from .reasoner import Reasoner
-from .supervision import supervised_segment
+from .supervision import supervised_deduction, supervised_segment
 from .tasks import task_for
 
 EXPLORATION, DEPTH, ROLLBACK = 11, 12, 13  # streams of random numbers apart from the sampler's
@@ -131,6 +131,8 @@ class Trainer:
             if self.mean:
                 self.mean.module.compile_levels()
         self._clear_window()
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     # --- one step
 
@@ -140,15 +142,14 @@ class Trainer:
         self.step += 1
         salt = stream_seed(seed, ROLLBACK, self.rollbacks) if self.rollbacks else seed
         generator = torch.Generator(self.device).manual_seed(stream_seed(salt, EXPLORATION, self.step, self.ranks.rank))
-        done = supervised_segment(
-            self.model.train(),
-            self.carry,
-            self.sampler.batch(self.step - 1 + self.rollbacks * self.total),
-            generator,
-            loss_type=recipe.loss_type,
-            q_loss_weight=recipe.q_loss_weight,
-            H_cycles=self._depth(salt),
-        )
+        batch = self.sampler.batch(self.step - 1 + self.rollbacks * self.total)
+        graded = {"q_loss_weight": recipe.q_loss_weight, "H_cycles": self._depth(salt)}
+        asked = (self.model.train(), self.carry, batch, generator)
+        if recipe.arch.carry == "candidates":
+            starts = {"hints": recipe.start_hints, "wrong": recipe.start_wrong}
+            done = supervised_deduction(*asked, self.task, **starts, **graded)
+        else:
+            done = supervised_segment(*asked, loss_type=recipe.loss_type, **graded)
         (done.loss / recipe.global_batch_size).backward()
         params = list(self.model.parameters())
         for p in params:
@@ -267,7 +268,7 @@ class Trainer:
     def reasoner(self) -> Reasoner:
         """The model as evaluation sees it: the running mean where there is one; fixed depth, the paper's protocol."""
         model = self.mean.module if self.mean else self.model
-        return Reasoner(model, self.recipe.task, halt="never", batch_size=256)
+        return Reasoner(model, self.recipe.task, halt="never", passes=1, batch_size=256)
 
     def evaluate(self, split: Split, rows: int | None, prefix: str) -> dict[str, Any]:
         """Metrics of `split` under `prefix`, on rank 0."""
@@ -282,8 +283,9 @@ class Trainer:
         """Write the whole state as `step_N` and point `last` at it."""
         target = self.folder / f"step_{self.step}"
         aside = target.with_name(target.name + ".partial")
-        carry = {"z_H": self.carry.state[0], "z_L": self.carry.state[1], "steps": self.carry.steps}
-        carry |= {"halted": self.carry.halted, **{f"data.{k}": v for k, v in self.carry.data.items()}}
+        carry = {f"state.{k}": part for k, part in enumerate(self.carry.state)}
+        carry |= {"steps": self.carry.steps, "halted": self.carry.halted}
+        carry |= {f"data.{k}": v for k, v in self.carry.data.items()}
         if self.ranks.main:
             ckpt.begin_folder(aside)
             groups = {"weights": self.model.state_dict()}
@@ -328,7 +330,8 @@ class Trainer:
             self.mean.n_averaged.fill_(trainer["ema_updates"])
         carry = {k: v.to(self.device) for k, v in ckpt.read_group(source, f"carry{self.ranks.rank}").items()}
         data = {key.removeprefix("data."): value for key, value in carry.items() if key.startswith("data.")}
-        self.carry = Carry((carry["z_H"], carry["z_L"]), carry["steps"], carry["halted"], data)
+        state = tuple(carry[f"state.{k}"] for k in range(len(self.carry.state)))
+        self.carry = Carry(state, carry["steps"], carry["halted"], data)
         self.step, self.rollbacks, self.best = trainer["step"], trainer["rollbacks"], trainer["best"]
         self._clear_window()
 
@@ -576,7 +579,22 @@ def open_sinks(recipe: Recipe, folder: Path) -> list[Report]:
     return sinks
 
 
-# --- processes and signals --------------------------------------------------------------------------------------------
+# --- memory, processes and signals ------------------------------------------------------------------------------------
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what a step frees for the next one instead of giving it back to the system.
+
+    A step on the CPU allocates the same large blocks each time; fetched anew, their page faults take a quarter of it.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    import ctypes
+
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+    libc = ctypes.CDLL(None)
+    for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 256 * 2**20)):
+        libc.mallopt(option, value)
 
 
 def start_ranks() -> Ranks:

@@ -322,6 +322,13 @@ class Sudoku:
             source = torch.where(turn, turned, source)
         return Symmetry(source.view(batch, n * n), digits)
 
+    def candidates(self, tokens):
+        """What may stand in each cell of a puzzle, (B, S, V) bool: a given itself, every digit in an open cell."""
+        import torch
+
+        value = torch.arange(self.vocab_size, device=tokens.device)
+        return torch.where(tokens[..., None] == self.blank, value > self.blank, value == tokens[..., None])
+
     def same_orbit_key(self, solution: np.ndarray) -> int:
         """A hash equal for solved grids that a symmetry or relabelling turns into one another, and rarely else.
 

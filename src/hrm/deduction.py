@@ -1,0 +1,158 @@
+"""Solving with candidates for a carry: rule out, assume, and go back where the model says that the solution is lost.
+
+A pass is a walk to a full grid or a dead end. What is a dead end, the model alone says (Q_halt); the puzzle's rules
+enter only through `obeys`, where the user asks for checked answers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .answers import Answers, Thought
+from .candidates import assumed, is_open, ruled_out, surest
+from .model import HRM
+
+DOUBT = 0.1
+"""Below this confidence that the solution still stands, an unfinished grid is a dead end."""
+CAUTION = 0.1
+"""A puzzle whose every assumption failed starts over, with `rule_out_below` and DOUBT smaller by this factor."""
+
+
+@dataclass
+class Walk:
+    """One puzzle on its way."""
+
+    number: int
+    segments: int = 0
+    """Of all passes together."""
+    since: int = 0
+    """Of this pass."""
+    passes: int = 1
+    caution: float = 1.0
+    trail: list[Tensor] = field(default_factory=list)
+    """Where to go back to: candidates (S, V) before each assumption, without the value that was assumed."""
+    answered: bool = False
+    """A full grid is held already."""
+
+
+@torch.inference_mode()
+def deduce(
+    model: HRM,
+    task: Any,
+    tokens: np.ndarray,
+    names: np.ndarray,
+    *,
+    max_segments: int,
+    passes: int,
+    batch_size: int,
+    obeys: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    watch: Callable[[Thought], None] | None = None,
+) -> Answers:
+    """Answer N puzzles, tokens (N, S), each with at most `passes` passes of at most `max_segments` segments.
+
+    A full grid that the model believes (confidence of one half and more; with `obeys`, one that obeys the rules) ends a
+    puzzle. Any other full grid, a dead end or a pass that is too long goes back to the last assumption and tries without
+    it; the last pass does not look for dead ends. Without an accepted grid the most confident full one stands.
+    """
+    device = model.H_init.device
+    puzzles = torch.from_numpy(np.ascontiguousarray(tokens)).to(device, torch.int32)
+    names = torch.from_numpy(np.ascontiguousarray(names)).to(device, torch.int32)
+    found = Answers.empty(*tokens.shape)
+    waiting, walks = iter(range(len(tokens))), []
+    candidates = task.candidates(puzzles[:0])
+    while True:
+        if coming := list(islice(waiting, batch_size - len(walks))):
+            walks += map(Walk, coming)
+            candidates = torch.cat((candidates, task.candidates(puzzles[coming])))
+        if not walks:
+            return found
+        numbers = torch.tensor([walk.number for walk in walks], device=device)
+        caution = torch.tensor([walk.caution for walk in walks], device=device)
+        _, out = model(model.initial_state(len(walks)), candidates, model.puzzle_rows(names[numbers]))
+        chances, belief = out.logits.softmax(-1), out.q_halt.sigmoid()
+        after = ruled_out(candidates, chances, (model.config.rule_out_below * caution)[:, None, None])
+        unsettled, still = is_open(after).any(1), (after == candidates).all((1, 2))
+        cell, value = surest(after, chances)
+        following = assumed(after, still & unsettled, cell, value)
+        full = still & ~unsettled
+        here = _answers(walks, candidates, after, chances, belief, full)
+        accepted = full & (belief >= 0.5)
+        if obeys:
+            puzzle = tokens[[walk.number for walk in walks]]
+            accepted = full & torch.from_numpy(obeys(puzzle, here.tokens)).to(device)
+        lost = (full & ~accepted) | (~full & (belief < DOUBT * caution))
+        flags = zip(*(t.tolist() for t in (accepted, full, lost, still)), strict=True)
+        leaving = np.zeros(len(walks), np.bool_)
+        for place, (walk, (accept, is_full, is_lost, stays)) in enumerate(zip(walks, flags, strict=True)):
+            walk.segments += 1
+            walk.since += 1
+            last_pass = walk.passes == passes
+            back = (is_lost and (is_full or not last_pass)) or walk.since >= max_segments
+            leaving[place] = accept or (back and last_pass)
+            better = here.confidence[place] > found.confidence[walk.number]
+            if accept or (is_full and (better or not walk.answered)) or (leaving[place] and not walk.answered):
+                found.put([walk.number], here.take([place]))
+                walk.answered |= is_full
+            if leaving[place]:
+                found.halted[walk.number] = accept
+                found.segments[walk.number], found.passes[walk.number] = walk.segments, walk.passes
+            elif back:
+                following[place] = _go_back(walk, task.candidates(puzzles[walk.number][None])[0])
+            elif stays:
+                without = after[place].clone()
+                without[cell[place], value[place]] = False
+                walk.trail.append(without)
+        if watch:
+            certainty = chances.amax(-1).cpu().numpy()
+            for place, walk in enumerate(walks):
+                watch(
+                    Thought(
+                        row=walk.number,
+                        segment=walk.segments,
+                        tokens=here.tokens[place],
+                        certainty=certainty[place],
+                        confidence=float(belief[place]),
+                        residual=float(here.residual[place]),
+                        halted=bool(leaving[place]),
+                        look=int(here.passes[place]) - 1,
+                        candidates=after[place].cpu().numpy(),
+                    )
+                )
+        stay = np.flatnonzero(~leaving)
+        walks, candidates = [walks[place] for place in stay], following[torch.from_numpy(stay).to(device)]
+
+
+def _go_back(walk: Walk, start: Tensor) -> Tensor:
+    """The candidates (S, V) from which a puzzle's next pass sets out."""
+    walk.passes += 1
+    walk.since = 0
+    if walk.trail:
+        return walk.trail.pop()
+    walk.caution *= CAUTION
+    return start
+
+
+def _answers(
+    walks: list[Walk], candidates: Tensor, after: Tensor, chances: Tensor, belief: Tensor, full: Tensor
+) -> Answers:
+    """What each walk would answer now. An unfinished grid is no surer than its least sure cell."""
+    best, order = chances.topk(2)
+    confidence = belief * torch.where(full, 1.0, best[..., 0].amin(1))
+    fell = (candidates & ~after).sum((1, 2)) / candidates.sum((1, 2))
+    cpu = [t.cpu().numpy() for t in (order, best, confidence, fell)]
+    order, best, confidence, fell = cpu
+    return Answers(
+        order[..., 0].astype(np.uint8),
+        np.array([walk.segments for walk in walks], np.int32),
+        confidence,
+        fell,
+        np.zeros(len(walks), np.bool_),
+        np.array([walk.passes for walk in walks], np.int32),
+        order[..., 1].astype(np.uint8),
+        best[..., 0] - best[..., 1],
+    )

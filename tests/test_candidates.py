@@ -1,0 +1,250 @@
+"""Candidates as the carry: what is ruled out and assumed, where training starts, and how a search goes back."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+
+from hrm import candidates as c
+from hrm.data import load_split
+from hrm.deduction import CAUTION
+from hrm.evaluate import evaluate
+from hrm.halting import empty_carry
+from hrm.model import HRM, Output
+from hrm.reasoner import DEDUCTION_PASSES, Reasoner
+from hrm.supervision import supervised_deduction
+from hrm.tasks.sudoku import Sudoku
+
+TASK = Sudoku(2, 3)
+SPLIT = load_split("sudoku-6x6-1k", "test")
+LATTICE = dict(mixer="groups", pos_encodings="none", box=(2, 3), seq_len=36, vocab_size=8, puzzle_emb_ndim=0)
+DEDUCES = dict(carry="candidates", halting="halt_only", gradient="segment", num_puzzle_identifiers=1, halt_max_steps=40)
+
+
+def model(**changes) -> HRM:
+    torch.manual_seed(3)
+    return HRM(tiny(**LATTICE | DEDUCES | changes))
+
+
+def batch(count: int) -> dict[str, torch.Tensor]:
+    arrays = {"inputs": SPLIT.inputs[:count], "labels": SPLIT.labels[:count]}
+    found = {key: torch.from_numpy(value.astype(np.int32)) for key, value in arrays.items()}
+    return found | {"puzzle_identifiers": torch.zeros(count, dtype=torch.int32)}
+
+
+def test_a_puzzle_starts_with_every_digit_in_open_cells_and_its_givens_elsewhere():
+    marks = TASK.candidates(batch(3)["inputs"])
+    given = batch(3)["inputs"] > 1
+    assert marks.shape == (3, 36, 8) and not marks[..., :2].any()
+    assert torch.equal(marks.sum(-1), torch.where(given, 1, 6)) and torch.equal(c.is_open(marks), ~given)
+    assert c.stands(marks, batch(3)["labels"]).all() and c.stands(marks, torch.full((3, 36), -100)).all()
+    marks[1, 5] = False
+    assert c.stands(marks, batch(3)["labels"]).tolist() == [True, False, True]
+
+
+def test_ruling_out_keeps_the_best_and_assuming_changes_one_cell():
+    marks = torch.tensor([[[1, 1, 1], [1, 1, 0]], [[1, 0, 0], [1, 1, 1]]]).bool()
+    chances = torch.tensor([[[0.6, 0.39, 0.01], [0.05, 0.95, 0]], [[1, 0, 0], [0.3, 0.4, 0.3]]])
+    assert c.ruled_out(marks, chances, 0.1).tolist() == [[[1, 1, 0], [0, 1, 0]], [[1, 0, 0], [1, 1, 1]]]
+    assert c.ruled_out(marks, chances, 0.5).tolist() == [[[1, 0, 0], [0, 1, 0]], [[1, 0, 0], [0, 1, 0]]]
+    by_row = c.ruled_out(marks, chances, torch.tensor([0.001, 0.35])[:, None, None])
+    assert by_row.tolist() == [[[1, 1, 1], [1, 1, 0]], [[1, 0, 0], [0, 1, 0]]]
+    cell, value = c.surest(marks, chances)
+    assert cell.tolist() == [1, 1] and value.tolist() == [1, 1]  # row 1: cell 0 is surer, but not open
+    after = c.assumed(marks, torch.tensor([True, False]), cell, value)
+    assert after.tolist() == [[[1, 1, 1], [0, 1, 0]], marks[1].int().tolist()]
+
+
+def test_training_starts_bare_with_hints_or_misled_in_one_cell():
+    rows = batch(400)
+    starts = c.training_starts(TASK, rows, torch.Generator().manual_seed(0), 0.3, 0.2)
+    plain = TASK.candidates(rows["inputs"])
+    assert (starts <= plain).all() and (starts.sum(-1) >= 1).all()
+    filled = (c.is_open(plain) & ~c.is_open(starts)).sum(1)
+    standing = c.stands(starts, rows["labels"])
+    assert (filled[~standing] == 1).all()  # one wrong value, nothing else
+    assert 0.15 < (~standing).float().mean() < 0.25
+    hinted = standing & (filled > 0)
+    assert 0.25 < hinted.float().mean() < 0.35 and filled.max() == c.MOST_HINTS
+    again = c.training_starts(TASK, rows, torch.Generator().manual_seed(0), 0.3, 0.2)
+    assert torch.equal(starts, again)
+
+
+def test_training_moves_rule_out_then_assume_and_never_empty_a_cell():
+    marks = TASK.candidates(batch(200)["inputs"])
+    chances = torch.rand(marks.shape) * marks
+    chances /= chances.sum(-1, keepdim=True)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(30):
+        before, marks = marks, c.training_move(marks, chances, 0.05, generator)
+        assert (marks <= before).all() and (marks.sum(-1) >= 1).all()
+        was_open = c.is_open(before).any(1)
+        assert (marks != before)[was_open].any((1, 2)).all()  # every unfinished puzzle moves
+        chances = chances * marks / (chances * marks).sum(-1, keepdim=True)
+    assert not c.is_open(marks).any()
+
+
+def test_training_rows_leave_when_full_or_lost():
+    full = torch.zeros(4000, 2, 3, dtype=torch.bool)
+    full[..., 1] = True
+    open_ = full.clone()
+    open_[:, 0] = True
+    generator, certain = torch.Generator().manual_seed(0), torch.ones(4000)
+    yes, no = certain.bool(), ~certain.bool()
+    assert c.training_leaves(full, full, yes, certain, generator).all()
+    assert not c.training_leaves(open_, open_, yes, -certain, generator).any()  # a false alarm changes nothing
+    assert not c.training_leaves(open_, full, yes, certain, generator).any()  # its last move has not been seen yet
+    seen, unseen = (c.training_leaves(open_, open_, no, q, generator).float().mean() for q in (-certain, certain))
+    assert abs(seen - c.LEAVE_SEEN) < 0.03 and abs(unseen - c.LEAVE_UNSEEN) < 0.03
+
+
+def test_a_training_segment_grades_standing_rows_and_its_loss_is_what_it_says():
+    net, rows = model(), batch(16)
+    carry = empty_carry(net, rows)
+    done = supervised_deduction(
+        net, carry, rows, torch.Generator().manual_seed(0), TASK, q_loss_weight=0.5, hints=0.0, wrong=0.5
+    )
+    starts = c.training_starts(TASK, rows, torch.Generator().manual_seed(0), 0.0, 0.5)
+    standing = c.stands(starts, rows["labels"])
+    assert 0 < standing.sum() < 16
+    expected = 0.0
+    ids = net.puzzle_rows(rows["puzzle_identifiers"])
+    states = list(net.cycles(net.initial_state(16), starts, ids))
+    for state in states:
+        out = net.read(state, starts)
+        for row in range(16):
+            open_ = c.is_open(starts)[row]
+            if standing[row]:
+                nll = -out.logits[row].log_softmax(-1).gather(-1, rows["labels"][row].long()[:, None])[:, 0]
+                expected = expected + nll[open_].mean()
+            sound = out.q_halt[row].sigmoid()
+            expected = expected - 0.5 * torch.log(sound if standing[row] else 1 - sound)
+    torch.testing.assert_close(done.loss, expected / len(states))
+    done.loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    (after,) = done.carry.state
+    assert (after <= starts).all() and done.carry.steps.eq(1).all()
+
+
+# --- solving, with a script in the model's place: it knows the answer, or guesses and only sees that it is lost
+
+
+class Scripted(HRM):
+    """Knows the labels: doubts states that lost them; gives each standing value the chance that `chances` says."""
+
+    labels: torch.Tensor
+    knows = 0.0
+    doubts = True
+    asked = 0
+
+    def forward(self, state, grid, rows, H_cycles=None):
+        self.asked += len(grid)
+        # whose puzzle is it? the one whose givens are all alone in their cells
+        inputs = batch(len(self.labels))["inputs"]
+        marks = TASK.candidates(inputs)
+        whose = [next(k for k in range(len(marks)) if (one <= marks[k]).all()) for one in grid]
+        labels = self.labels[whose]
+        truth = torch.arange(8) == labels[..., None]
+        logits = torch.where(truth, self.knows, 0.0).masked_fill(~grid, -1e4)
+        standing = c.stands(grid, labels)
+        q = torch.where(standing, 5.0, -5.0) if self.doubts else torch.full((len(grid),), 5.0)
+        return state, Output(logits, q, q)
+
+
+def scripted(count: int, **attributes) -> Scripted:
+    found = model()
+    found.__class__ = Scripted
+    found.labels = batch(count)["labels"]
+    vars(found).update(attributes)
+    return found
+
+
+def test_a_model_that_knows_the_answer_needs_one_pass():
+    answers = Reasoner(scripted(4, knows=20.0), passes=1).run(SPLIT.inputs[:4])
+    assert (answers.tokens == SPLIT.labels[:4]).all() and answers.halted.all()
+    assert (answers.passes == 1).all() and (answers.segments == 2).all()  # one to rule out, one to see that it is full
+    assert (answers.confidence > 0.99).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_a_model_that_guesses_goes_back_until_it_is_right(batch_size):
+    reasoner = Reasoner(scripted(5), passes=500, batch_size=batch_size)
+    thoughts = []
+    answers = reasoner.run(SPLIT.inputs[:5], watch=thoughts.append)
+    assert (answers.tokens == SPLIT.labels[:5]).all() and answers.halted.all() and (answers.passes > 5).all()
+    for row in range(5):
+        mine = [t for t in thoughts if t.row == row]
+        assert [t.segment for t in mine] == list(range(1, answers.segments[row] + 1))
+        assert [t.halted for t in mine] == [False] * (len(mine) - 1) + [True]
+        dead_ends = sum(t.confidence < 0.1 for t in mine)
+        assert answers.passes[row] == 1 + dead_ends == mine[-1].look + 1
+        assert (mine[-1].candidates.sum(-1) == 1).all()
+    alone = Reasoner(scripted(5), passes=500, batch_size=1).run(SPLIT.inputs[:5])
+    assert alone.passes.tolist() == answers.passes.tolist() and alone.segments.tolist() == answers.segments.tolist()
+
+
+def test_one_pass_never_goes_back_and_says_how_sure_it_is():
+    answers = Reasoner(scripted(5), passes=1).run(SPLIT.inputs[:5])
+    assert not answers.halted.any() and (answers.passes == 1).all() and (answers.confidence < 0.01).all()
+    assert (answers.tokens > 1).all() and not (answers.tokens == SPLIT.labels[:5]).all(1).any()
+    few = Reasoner(scripted(5), passes=4).run(SPLIT.inputs[:5])
+    assert (few.passes == 4).all() and not few.halted.any()
+
+
+def test_a_bound_on_segments_ends_each_pass():
+    answers = Reasoner(scripted(3), passes=4, max_segments=3).run(SPLIT.inputs[:3])
+    assert (answers.segments <= 12).all() and (answers.passes == 4).all()
+
+
+def test_a_false_alarm_at_the_start_starts_over_with_more_caution():
+    net = scripted(2, knows=20.0)
+    honest = net.forward
+    belows = []
+
+    def alarmed(state, grid, rows, H_cycles=None):
+        belows.append(len(belows))
+        _, out = honest(state, grid, rows)
+        return state, out._replace(q_halt=torch.full_like(out.q_halt, -2.5))  # belief 0.076
+
+    net.forward = alarmed
+    answers = Reasoner(net, passes=3).run(SPLIT.inputs[:2])
+    assert CAUTION * 0.1 < 0.076 < 0.1
+    # pass 1 ends at once; pass 2 trusts itself down to 0.01 but is not accepted; pass 3 is the last and answers
+    assert (answers.passes == 3).all() and (answers.tokens == SPLIT.labels[:2]).all() and not answers.halted.any()
+
+
+def test_checked_answers_obey_the_rules_and_unchecked_ones_are_the_models_own():
+    nearly = SPLIT.labels[:3].copy()
+    for row in range(3):
+        nearly[row, np.flatnonzero(SPLIT.inputs[row] == 1)[:3]] = 1  # three open cells, 216 ways to fill them
+    blind = scripted(3, doubts=False)
+    own = Reasoner(blind, passes=300).run(nearly)
+    assert (own.passes == 1).all() and own.halted.all() and not (own.tokens == SPLIT.labels[:3]).all(1).any()
+    checked = Reasoner(blind, passes=300, check=True).run(nearly)
+    assert (checked.tokens == SPLIT.labels[:3]).all() and checked.halted.all() and (checked.passes > 10).all()
+    few = Reasoner(blind, passes=5, check=True).run(nearly)
+    assert not few.halted.any() and (few.passes == 5).all()
+
+
+def test_neither_labels_nor_rules_reach_the_answers(monkeypatch):
+    reasoner = Reasoner(model(rule_out_below=0.15), passes=6, max_segments=60)
+    seen, run = [], reasoner.run
+    reasoner.run = lambda *a: seen.append(run(*a)) or seen[-1]
+    evaluate(reasoner, SPLIT, 8)
+    shuffled = dataclasses.replace(SPLIT, labels=SPLIT.labels[np.random.default_rng(0).permutation(len(SPLIT.labels))])
+    evaluate(reasoner, shuffled, 8)
+    monkeypatch.setattr(Sudoku, "verify_batch", lambda *_: pytest.fail("rules used"))
+    monkeypatch.setattr(Sudoku, "clues_fault", lambda *_: pytest.fail("rules used"))
+    monkeypatch.setattr(Sudoku, "solve", lambda *_: pytest.fail("solver used"))
+    seen.append(run(SPLIT.inputs[:8]))
+    for other in seen[1:]:
+        assert (other.tokens == seen[0].tokens).all() and (other.passes == seen[0].passes).all()
+
+
+def test_options_of_other_carries_are_refused_and_the_default_is_a_search():
+    assert Reasoner(model()).passes == DEDUCTION_PASSES and Reasoner(model()).halt == "full"
+    for options in ({"noise": 0.1}, {"pins": 2}, {"select": "votes"}, {"halt": "stable"}):
+        with pytest.raises(ValueError, match="only max_segments, passes and check apply"):
+            Reasoner(model(), **options)
