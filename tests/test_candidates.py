@@ -1,15 +1,18 @@
 """Candidates as the carry: what is ruled out and assumed, where training starts, and how a search goes back."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny
+from rich.console import Console
 
 from hrm import candidates as c
 from hrm.data import load_split
 from hrm.deduction import CAUTION
+from hrm.display import Watcher, answer_board, marks_board
 from hrm.evaluate import evaluate
 from hrm.halting import empty_carry
 from hrm.model import HRM, Output
@@ -241,6 +244,23 @@ def test_neither_labels_nor_rules_reach_the_answers(monkeypatch):
     seen.append(run(SPLIT.inputs[:8]))
     for other in seen[1:]:
         assert (other.tokens == seen[0].tokens).all() and (other.passes == seen[0].passes).all()
+
+
+def test_pencil_marks_are_drawn_in_line_and_told_in_words():
+    given = TASK.decode(SPLIT.inputs[0])
+    marks = TASK.candidates(batch(1)["inputs"])[0].numpy()
+    text = marks_board(TASK, given, marks[:, 2:]).plain.splitlines()
+    assert len({len(line) for line in text}) == 1 and len(text) == 6 + 4
+    assert [word for line in text for word in line.split() if word[0].isdigit()] == [
+        TASK.symbols[d - 1] if d else TASK.symbols for d in given
+    ]
+    console = Console(record=True, width=120, force_terminal=False, file=io.StringIO())
+    with Watcher(console, TASK, given, 40) as watcher:
+        solution = Reasoner(scripted(1), passes=500).solve(TASK.format(given), watcher)
+    lines = console.export_text().splitlines()
+    assert len(lines) == solution.segments and lines[-1].endswith("0 marks in 0 open cells")
+    assert lines[0].startswith("segment   1: pass 1,") and f"pass {solution.passes}," in lines[-1]
+    assert solution.verified and answer_board(TASK, given, solution).plain.count("·") == 0
 
 
 def test_options_of_other_carries_are_refused_and_the_default_is_a_search():
