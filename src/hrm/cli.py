@@ -39,6 +39,7 @@ Passes = Annotated[
 Select = Annotated[str, typer.Option(help="how it is chosen: confidence, residual or votes")]
 Check = Annotated[bool, typer.Option("--check", help="accept a look only if its answer obeys the puzzle's rules")]
 Pins = Annotated[int, typer.Option(min=0, help="further tries of an open puzzle with a doubtful cell filled in")]
+Backend = Annotated[str, typer.Option(help="what runs the segments: auto, eager, compiled, onnx or openvino")]
 Noise = Annotated[float, typer.Option(min=0, help="deviation of noise on the state in looks after the first")]
 
 
@@ -75,6 +76,7 @@ def solve(
     check: Check = False,
     noise: Noise = 0.0,
     pins: Pins = 0,
+    backend: Backend = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -87,7 +89,7 @@ def solve(
     from .reasoner import Reasoner
 
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
-    options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins}
+    options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, **options)
     size = reasoner.task.seq_len
     if puzzle == "-":
@@ -266,6 +268,7 @@ def evaluate_command(
     check: Check = False,
     noise: Noise = 0.0,
     pins: Pins = 0,
+    backend: Backend = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -289,7 +292,7 @@ def evaluate_command(
             f"{data} has puzzles of {rows.metadata.seq_len} cells, {weights} solves {found.model.config.seq_len}"
         )
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
-    options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins}
+    options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner(found.model, found.task, **options)
     report = {"weights": found.where, "data": data, **evaluate(reasoner, rows, limit)}
     if json_out:
@@ -424,6 +427,21 @@ def convert(
     else:
         save_reference(found.model, target)
     print(f"{source} -> {target}: {sum(p.numel() for p in found.model.parameters()):,} parameters")
+
+
+@app.command()
+def export(
+    weights: Annotated[str, typer.Argument(help="shipped weights, run folder, weights folder or a reference's file")],
+    target: Annotated[Path, typer.Argument(help="folder to make")],
+    form: Annotated[str, typer.Option("--format", help="onnx, or torch (torch.export)")] = "onnx",
+) -> None:
+    """Write one segment as a program for other engines; examples/solve_exported.py runs it without this package."""
+    from .checkpoint import load_weights
+    from .export import write_segment
+
+    found = load_weights(weights, "cpu", forward_dtype="float32")
+    program = write_segment(found.model, found.task, target, form)
+    print(f"{weights} -> {program} ({program.stat().st_size:,} bytes), {target / 'segment.json'}")
 
 
 @data_app.command("build")

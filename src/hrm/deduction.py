@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .answers import Answers, Thought
+from .backends import Engine
 from .candidates import assumed, is_open, ruled_out, surest
 from .model import HRM
 
@@ -43,6 +44,7 @@ class Walk:
 @torch.inference_mode()
 def deduce(
     model: HRM,
+    engine: Engine,
     task: Any,
     tokens: np.ndarray,
     names: np.ndarray,
@@ -73,7 +75,7 @@ def deduce(
             return found
         numbers = torch.tensor([walk.number for walk in walks], device=device)
         caution = torch.tensor([walk.caution for walk in walks], device=device)
-        _, out = model(model.initial_state(len(walks)), candidates, model.puzzle_rows(names[numbers]))
+        _, out = engine(model.initial_state(len(walks)), candidates, names[numbers])
         chances, belief = out.logits.softmax(-1), out.q_halt.sigmoid()
         after = ruled_out(candidates, chances, (model.config.rule_out_below * caution)[:, None, None])
         unsettled, still = is_open(after).any(1), (after == candidates).all((1, 2))

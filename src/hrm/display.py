@@ -119,6 +119,7 @@ class Watcher:
             words += f"z_H moved {thought.residual:.3f}"
         else:
             open_ = thought.candidates.sum(-1)
+            words = words.replace(f" of {len(self.given)}", "")
             words = f"pass {thought.look + 1}, {words}{open_[open_ > 1].sum()} marks in {(open_ > 1).sum()} open cells"
         self.console.print(f"segment {thought.segment:3d}: {words}")
 

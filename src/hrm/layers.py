@@ -201,11 +201,11 @@ class GroupBlock(nn.Module):
     def forward(self, x: Tensor, rotation: None) -> Tensor:
         n, (a, b) = self.side, self.box
         grid = x.view(-1, n, n, n, x.shape[-1])  # (B, value, row, column, D)
-        boxes = x.view(-1, n, n // a, a, n // b, b, x.shape[-1])
+        boxes = x.view(-1, n // a, a, n // b, b, x.shape[-1])  # (B · values, …)
         row, column = self.line(grid.mean(3)), self.line(grid.mean(2))  # (B, value, row or column, 2M)
-        cell, box = self.cell(grid.mean(1)), self.box_(boxes.mean(5).mean(3))
+        cell, box = self.cell(grid.mean(1)), self.box_(boxes.mean(4).mean(2))
         heard = self.own(grid) + row[:, :, :, None] + column[:, :, None] + cell[:, None]
-        heard = heard.view(-1, n, n // a, a, n // b, b, heard.shape[-1]) + box[:, :, :, None, :, None]
+        heard = heard.view(-1, n // a, a, n // b, b, heard.shape[-1]) + box[:, :, None, :, None]
         gate, up = heard.view(-1, n, n, n, heard.shape[-1]).chunk(2, -1)
         return rms_norm(grid + self.down_proj(F.relu(gate) * up), self.eps).view_as(x)
 

@@ -97,7 +97,7 @@ class HRM(nn.Module):
         width, prefix = self.config.hidden_size, self.config.prefix_len
         cells = self.view.embed(grid, self.embed_tokens, self.dtype)
         padded = F.pad(puzzle_rows.to(self.dtype), (0, prefix * width - puzzle_rows.shape[-1]))
-        together = torch.cat((padded.view(len(grid), prefix, width), cells), 1)
+        together = torch.cat((padded.view(grid.shape[0], prefix, width), cells), 1)
         return self.embed_pos.embed(together) * math.sqrt(width)
 
     def forward(
@@ -148,12 +148,15 @@ class HRM(nn.Module):
                 z_H = self.L_level(z_H, x, rotation)
         return z_H, z_L
 
-    def compile_levels(self) -> None:
-        """Compile the reasoning modules in place (all shapes static); the rest of a step is too small to matter."""
+    def compile_levels(self, dynamic: bool | None = False) -> None:
+        """Compile the reasoning modules in place; the rest of a step is too small to matter.
+
+        `dynamic` is torch.compile's: False fixes all shapes (training), None lets the number of puzzles vary.
+        """
         # both levels, with and without gradient, training and evaluation batches: more variants than torch's 8
         torch._dynamo.config.recompile_limit = 64
         for level in {self.L_level, self.H_level if self.config.levels == "separate" else self.L_level}:
-            level.compile(dynamic=False)
+            level.compile(dynamic=dynamic)
 
 
 def machine_dtype(device: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .answers import Answers, Solution, Thought
+from .backends import engine_for
 from .checkpoint import load_weights
 from .deduction import deduce
 from .halting import wants_to_halt
@@ -46,6 +47,8 @@ class Reasoner:
     answer with the largest sum of confidences over all passes. With `pins` a puzzle still without an accepted answer is
     asked up to so many times more, with a cell filled in that the first look wavered over. With `check` a pass is
     accepted if, and only if, its answer obeys the puzzle's rules.
+
+    `backend`: what runs the segments, see backends.py.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Reasoner:
         noise: float = 0.0,
         pins: int = 0,
         seed: int = 0,
+        backend: str = "auto",
         batch_size: int = 64,
         card: dict | None = None,
     ):
@@ -84,6 +88,7 @@ class Reasoner:
         self.halt = "full" if deduces else ("settled" if learned else "stable") if halt == "auto" else halt
         self.passes, self.select, self.check = passes, select, check
         self.noise, self.pins, self.seed = noise, pins, seed
+        self.engine = engine_for(backend, self.model, task)
         self.batch_size = batch_size
         self.card = card or {}
 
@@ -151,7 +156,7 @@ class Reasoner:
         if self.model.config.carry == "candidates":
             how = {"max_segments": self.max_segments, "passes": self.passes, "batch_size": self.batch_size}
             obeys = self._obey_rules if self.check else None
-            return deduce(self.model, self.task, tokens, names, obeys=obeys, watch=watch, **how)
+            return deduce(self.model, self.engine, self.task, tokens, names, obeys=obeys, watch=watch, **how)
         first = self.look(tokens, names, 0, watch)
         tried, open_ = [first], np.arange(len(tokens))
         for look in range(1, self.passes):
@@ -256,7 +261,7 @@ class Reasoner:
                 previous = torch.cat((previous, previous.new_full((coming, waiting.shape[1]), -1)))
                 entered += coming
             before = eye.disturb(state, steps)
-            state, out = self.model(before, waiting[rows], self.model.puzzle_rows(names[rows]))
+            state, out = self.engine(before, waiting[rows], names[rows])
             steps = steps + 1
             answer = out.logits.argmax(-1).to(torch.int32)
             halted = self._wants_to_halt(out, answer, previous)

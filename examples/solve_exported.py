@@ -1,0 +1,68 @@
+"""Solve a Sudoku with an exported segment: numpy and onnxruntime, nothing of this package.
+
+    hrm export sudoku exported/
+    python examples/solve_exported.py exported/ 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
+
+A latent carry runs until its answer is the same twice and Q_halt agrees. Candidates are ruled out and, where nothing
+falls, assumed, in one pass that never goes back (hrm.Reasoner does, and is the one to use where it can be had).
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+BLANK, FIRST = 1, 2  # tokens: 0 is padding, 1 a blank, digit d is d + 1
+
+
+def main() -> None:
+    folder, puzzle = Path(sys.argv[1]), sys.argv[2]
+    about = json.loads((folder / "segment.json").read_text())
+    session = onnxruntime.InferenceSession(str(folder / about["program"]), providers=["CPUExecutionProvider"])
+    digits = [0 if c in ".0" else int(c) for c in puzzle]
+    tokens = np.array([d + 1 for d in digits], np.int32)[None]  # (1, S)
+    solve = latent if about["carry"] == "latent" else deduce
+    answer, segments, belief = solve(session, about, tokens, folder)
+    print("".join(str(t - 1) for t in answer))
+    print(f"{segments} segments, confidence {belief:.3f}", file=sys.stderr)
+
+
+def latent(session, about, tokens, folder):
+    initial = np.load(folder / "initial.npz")
+    state, previous = {name: initial[name][None] for name in ("z_H", "z_L")}, None
+    for segment in range(1, about["max_segments"] + 1):
+        z_H, z_L, logits, q = session.run(None, {**state, "tokens": tokens})
+        state, answer = {"z_H": z_H, "z_L": z_L}, logits[0].argmax(-1)
+        if q[0] > 0 and previous is not None and (answer == previous).all():
+            break
+        previous = answer
+    return answer, segment, sigmoid(q[0])
+
+
+def deduce(session, about, tokens, folder):
+    values = np.arange(about["vocabulary"])
+    candidates = np.where(tokens[..., None] == BLANK, values >= FIRST, values == tokens[..., None])  # (1, S, V)
+    for segment in range(1, about["max_segments"] + 1):
+        logits, q = session.run(None, {"candidates": candidates})
+        chances = np.exp(logits - logits.max(-1, keepdims=True))
+        chances /= chances.sum(-1, keepdims=True)
+        best = chances.max(-1, keepdims=True)
+        after = candidates & ((chances >= about["rule_out_below"]) | (chances == best))
+        open_ = after.sum(-1) > 1
+        if (after == candidates).all():
+            if not open_.any():
+                break
+            cell = np.where(open_, best[..., 0], -1)[0].argmax()
+            after[0, cell] = values == chances[0, cell].argmax()
+        candidates = after
+    return chances[0].argmax(-1), segment, sigmoid(q[0])
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+if __name__ == "__main__":
+    main()

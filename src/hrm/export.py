@@ -1,0 +1,137 @@
+"""One segment of a model as a file that other engines run: ONNX, or torch's own exported program.
+
+The halting loop stays outside, so stopping, streaming and batching remain the caller's. A folder holds the program,
+`segment.json` (what goes in and out, the task, the bounds) and, for a latent carry, `initial.npz` with z_H and z_L.
+"""
+
+import json
+import logging
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import write_synced
+from .model import HRM
+
+FORMATS = {"onnx": "segment.onnx", "torch": "segment.pt2"}
+
+
+class SegmentStep(nn.Module):
+    """A segment as a function of tensors: (z_H, z_L, tokens[, puzzle_identifiers]) -> (z_H, z_L, logits, q_halt).
+
+    With candidates for a carry: (candidates[, puzzle_identifiers]) -> (logits, q_halt), the states being the segment's own.
+    """
+
+    def __init__(self, model: HRM):
+        super().__init__()
+        self.model = model
+        self.latent = model.config.carry == "latent"
+        self.named = model.config.puzzle_emb_ndim > 0
+
+    @property
+    def inputs(self) -> list[str]:
+        carried = ["z_H", "z_L", "tokens"] if self.latent else ["candidates"]
+        return carried + ["puzzle_identifiers"] * self.named
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["next_z_H", "next_z_L", "logits", "q_halt"] if self.latent else ["logits", "q_halt"]
+
+    def example(self, rows: int) -> tuple[Tensor, ...]:
+        """Inputs of the right shapes for `rows` puzzles."""
+        config = self.model.config
+        tokens = torch.ones(rows, config.seq_len, dtype=torch.int32)
+        grid = (tokens,) if self.latent else (torch.ones(rows, config.seq_len, config.vocab_size, dtype=torch.bool),)
+        state = tuple(z.contiguous() for z in self.model.initial_state(rows)) if self.latent else ()
+        return state + grid + (torch.zeros(rows, dtype=torch.int32),) * self.named
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        model, given = self.model, dict(zip(self.inputs, tensors, strict=True))
+        grid = given["tokens" if self.latent else "candidates"]
+        rows = (
+            model.puzzle_rows(given["puzzle_identifiers"].long())
+            if self.named
+            else torch.zeros(grid.shape[0], 0, device=grid.device)
+        )
+        state = (given["z_H"], given["z_L"]) if self.latent else model.initial_state(grid.shape[0])
+        state, out = model(state, grid, rows)
+        return (*state, out.logits, out.q_halt) if self.latent else (out.logits, out.q_halt)
+
+
+def exported(model: HRM) -> torch.export.ExportedProgram:
+    """The segment as torch.export traces it, for any number of puzzles. The model computes in float32."""
+    step = SegmentStep(model.eval())
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    example = step.example(2)
+    with torch.no_grad():
+        return torch.export.export(step, example, dynamic_shapes={"tensors": tuple({0: batch} for _ in example)})
+
+
+def write_segment(model: HRM, task: str, folder: Path, kind: str) -> Path:
+    """Write the folder (new, or replaced where it holds an older export); returns the program's path.
+
+    Raises ValueError for an unknown `kind`, a folder with other things in it, or a missing library.
+    """
+    if kind not in FORMATS:
+        raise ValueError(f"--format {kind}: choose one of {', '.join(FORMATS)}")
+    if model.config.forward_dtype != "float32":
+        raise ValueError("export needs a model loaded with forward_dtype=float32")
+    if folder.exists() and not (folder / "segment.json").is_file() and any(folder.iterdir()):
+        raise ValueError(f"{folder}: holds other things than an exported segment; choose another folder")
+    aside = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    program, step = exported(model), SegmentStep(model)
+    if kind == "onnx":
+        _write_onnx(program, step, aside / FORMATS[kind])
+    else:
+        torch.export.save(program, aside / FORMATS[kind])
+    if step.latent:
+        np.savez(
+            aside / "initial.npz",
+            **dict(zip(("z_H", "z_L"), (z[0].numpy() for z in model.initial_state(1)), strict=True)),
+        )
+    write_synced(aside / "segment.json", json.dumps(description(step, task, kind), indent=1).encode())
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    return folder / FORMATS[kind]
+
+
+def description(step: SegmentStep, task: str, kind: str) -> dict[str, Any]:
+    """What a caller needs to know besides the program."""
+    config = step.model.config
+    found = {
+        "program": FORMATS[kind],
+        "task": task,
+        "carry": config.carry,
+        "inputs": step.inputs,
+        "outputs": step.outputs,
+    }
+    found |= {"cells": config.seq_len, "vocabulary": config.vocab_size, "max_segments": config.max_segments}
+    return found | ({} if step.latent else {"rule_out_below": config.rule_out_below})
+
+
+def _write_onnx(program: torch.export.ExportedProgram, step: SegmentStep, path: Path) -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise ValueError("ONNX export needs the extra: pip install 'hrm-torch[export]'") from None
+    del onnx
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            program,
+            f=str(path),
+            input_names=step.inputs,
+            output_names=step.outputs,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )

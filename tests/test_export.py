@@ -1,0 +1,112 @@
+"""Exported segments and the engines that run them agree with torch, for every kind of model and any number of puzzles."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TRM, tiny
+
+from hrm.backends import in_float32
+from hrm.data import load_split
+from hrm.export import SegmentStep, write_segment
+from hrm.model import HRM
+from hrm.reasoner import Reasoner
+
+SPLIT = load_split("sudoku-6x6-1k", "test")
+SHAPE = dict(seq_len=36, vocab_size=8, num_puzzle_identifiers=1, halt_max_steps=6)
+LATTICE = dict(mixer="groups", pos_encodings="none", box=(2, 3), puzzle_emb_ndim=0)
+KINDS = {
+    "hrm": {},
+    "trm": TRM,
+    "mixer": dict(mixer="mlp", pos_encodings="learned", puzzle_emb_ndim=0),
+    "candidates": LATTICE | dict(carry="candidates", halting="halt_only", rule_out_below=0.1),
+}
+
+
+def model(kind: str, **changes) -> HRM:
+    torch.manual_seed(3)
+    found = HRM(tiny(**SHAPE | KINDS[kind] | changes)).eval()
+    torch.nn.init.normal_(found.q_head.weight)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HRM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_engine_gives_torchs_answers(kind):
+    net = model(kind)
+    options = dict(max_segments=5, halt="auto" if kind == "candidates" else "never", passes=2, batch_size=4)
+    plain = Reasoner(net, **options).run(SPLIT.inputs[:7])
+    for backend in ("onnx", "openvino"):
+        answers = Reasoner(net, backend=backend, **options).run(SPLIT.inputs[:7])
+        assert (answers.tokens == plain.tokens).all() and (answers.segments == plain.segments).all(), backend
+        np.testing.assert_allclose(answers.confidence, plain.confidence, atol=1e-4)
+    assert len(list(Path(os.environ["HRM_CACHE"]).rglob("*.onnx"))) == 1  # exported once for both
+
+
+def test_compiled_levels_give_torchs_answers():
+    plain = Reasoner(model("hrm"), halt="never").run(SPLIT.inputs[:5])
+    answers = Reasoner(model("hrm"), halt="never", backend="compiled").run(SPLIT.inputs[:5])
+    assert (answers.tokens == plain.tokens).all()
+    np.testing.assert_allclose(answers.confidence, plain.confidence, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["hrm", "candidates"])
+def test_a_torch_program_runs_any_number_of_puzzles(kind, tmp_path):
+    net = model(kind)
+    program = torch.export.load(write_segment(net, "sudoku", tmp_path / "out", "torch")).module()
+    step = SegmentStep(net)
+    for rows in (1, 2, 5):
+        given = step.example(rows)
+        with torch.no_grad():
+            for ours, theirs in zip(step(*given), program(*given), strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_in_bfloat16_is_exported_in_float32():
+    net = model("candidates", forward_dtype="bfloat16")
+    twin = in_float32(net)
+    assert twin.config.forward_dtype == "float32" and twin.H_init.dtype == torch.float32
+    assert all(
+        torch.equal(a.float(), b) for a, b in zip(net.state_dict().values(), twin.state_dict().values(), strict=True)
+    )
+
+
+def test_folders_are_replaced_only_where_they_hold_an_export(tmp_path):
+    net = model("candidates")
+    folder = tmp_path / "out"
+    write_segment(net, "sudoku", folder, "torch")
+    write_segment(net, "sudoku", folder, "torch")
+    assert sorted(p.name for p in folder.iterdir()) == ["segment.json", "segment.pt2"]
+    assert json.loads((folder / "segment.json").read_text())["inputs"] == ["candidates"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(ValueError, match="holds other things"):
+        write_segment(net, "sudoku", tmp_path / "mine", "torch")
+    with pytest.raises(ValueError, match="choose one of onnx, torch"):
+        write_segment(net, "sudoku", folder, "exe")
+    with pytest.raises(ValueError, match="choose one of auto, eager, compiled"):
+        Reasoner(net, backend="abacus")
+
+
+def test_the_example_solves_without_the_package(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-m", "hrm", "export", "sudoku", str(tmp_path / "out")], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    grid = load_split("sudoku-hard-1k", "test").labels[0] - 1
+    answer = "".join(map(str, grid))
+    example = Path(__file__).parents[1] / "examples" / "solve_exported.py"
+    arguments = ["x", str(tmp_path / "out"), answer[:-4] + "...."]
+    without = f"import sys; sys.modules['hrm'] = sys.modules['torch'] = None; sys.argv = {arguments!r}\n"
+    script = without + example.read_text()
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.stdout.strip() == answer, ran.stderr
