@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--trained-on", required=True)
     parser.add_argument("--also", type=Path, nargs="*", default=[])
-    parser.add_argument("--rows", type=int, default=10_000, help="first rows of each set that are measured")
+    parser.add_argument("--rows", type=int, default=10_000, help="first rows of each --also file that are measured")
     asked = parser.parse_args()
     last = ckpt.pointed(asked.run, "last")
     recipe = load_recipe(str(asked.run / "config.yaml"))
@@ -96,11 +96,11 @@ def measure(weights: Path, data: str, also: list[Path], rows: int) -> list[dict]
     """Every data set in every way of answering that the model has, the default one first."""
     results = []
     for way, options in ways(Reasoner.load(weights, "cpu")).items():
-        reasoner = Reasoner.load(weights, "cpu", batch_size=256, **options)
+        reasoner = Reasoner.load(weights, "cpu", batch_size=256, backend="compiled", **options)
         sets = [(f"{data}, test", load_split(data, "test"))]
         sets += [(path.name, split_from_rows(read_csv(path), reasoner.task, path.name)) for path in also]
         for name, split in sets:
-            report = evaluate(reasoner, split, rows)
+            report = evaluate(reasoner, split, None if name.startswith(data) else rows)
             counted, q = report["counted"], report["q_halt"] or {}
             results.append(
                 {

@@ -39,8 +39,8 @@ def test_an_easy_puzzle_is_solved_drawn_and_verified():
 
 
 def test_watch_tells_every_segment():
-    ran = hrm("solve", "sudoku", EASY, "--watch", "--halt", "never", "--max-segments", "3")
-    assert ran.stdout.count("segment ") >= 3 and "cells sure" in ran.stdout
+    ran = hrm("solve", "sudoku", EASY, "--watch")
+    assert ran.stdout.count("segment ") >= 2 and "cells sure" in ran.stdout
 
 
 @pytest.mark.parametrize("output", ["text", "json", "csv"])
