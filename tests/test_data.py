@@ -14,7 +14,7 @@ from hrm.data import (
     DeviceSampler,
     Metadata,
     Row,
-    build_sudoku,
+    build,
     finished_split,
     load_split,
     read_csv,
@@ -48,7 +48,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_builds_are_the_same_bytes_for_the_same_seed_and_others_for_another(tmp_path):
     source = csv_of(tmp_path / "s.csv", 60)
     options = dict(source=str(source), subsample=30, val=8, num_aug=2)
-    reports = [build_sudoku(out=tmp_path / name, seed=seed, **options) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    reports = [build(out=tmp_path / name, seed=seed, **options) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
     assert files(tmp_path / "a") == files(tmp_path / "b") and reports[0].hash == reports[1].hash
     assert reports[2].hash != reports[0].hash
     assert reports[0].hash in str(reports[0])
@@ -81,7 +81,7 @@ HRM_FIELDS += ["total_groups", "mean_puzzle_examples", "sets"]
 
 
 def test_both_references_can_read_a_build_and_find_valid_augmented_sudokus(tmp_path):
-    build_sudoku(source=str(csv_of(tmp_path / "s.csv.gz", 20)), out=tmp_path / "d", subsample=10, val=4, num_aug=3)
+    build(source=str(csv_of(tmp_path / "s.csv.gz", 20)), out=tmp_path / "d", subsample=10, val=4, num_aug=3)
     groups = read_as_the_references_do(tmp_path / "d", "train", [*HRM_FIELDS, "total_puzzles"])
     assert [len(group) for group in groups] == [4] * 10
     originals = {NINE.format(NINE.decode(load_split("sudoku-hard-1k", "train").inputs[k])) for k in range(20)}
@@ -102,7 +102,7 @@ def test_splits_share_no_solution_grid(tmp_path):
     q, a = (NINE.decode(t.numpy()) for t in NINE.augment(*tokens, torch.Generator().manual_seed(0)))
     with source.open("a") as file:
         file.writelines(f"twin,{NINE.format(x)},{NINE.format(y)},0\n" for x, y in zip(q, a, strict=True))
-    report = build_sudoku(source=str(source), out=tmp_path / "d", subsample=30, val=5)
+    report = build(source=str(source), out=tmp_path / "d", subsample=30, val=5)
     keys = {
         split: {NINE.same_orbit_key(g) for g in NINE.decode(load_split(str(tmp_path / "d"), split).labels)}
         for split in ("train", "val", "test")
@@ -116,29 +116,29 @@ def test_validation_rows_can_come_from_a_file_of_their_own(tmp_path):
     own = csv_of(tmp_path / "v.csv", 12, "val")
     own.write_text(own.read_text() + "\n".join(source.read_text().splitlines()[1:4]) + "\n")  # three that leak
     options = dict(source=str(source), test_source=str(test), val_source=str(own))
-    build_sudoku(out=tmp_path / "d", val=12, **options)
+    build(out=tmp_path / "d", val=12, **options)
     val = load_split(str(tmp_path / "d"), "val")
     assert (val.inputs == load_split("sudoku-hard-1k", "val").inputs[:12]).all()
     with pytest.raises(ValueError, match="only 12 rows"):
-        build_sudoku(out=tmp_path / "e", val=13, **options)
+        build(out=tmp_path / "e", val=13, **options)
 
 
 def test_a_given_test_source_is_taken_whole_and_validation_kept_apart_from_it(tmp_path):
     source, test = csv_of(tmp_path / "s.csv", 30), csv_of(tmp_path / "t.csv", 12, "test")
-    report = build_sudoku(source=str(source), test_source=str(test), out=tmp_path / "d", subsample=20, val=5)
+    report = build(source=str(source), test_source=str(test), out=tmp_path / "d", subsample=20, val=5)
     assert report.counts == {"train": 20, "val": 5, "test": 12}
 
 
 def test_generated_and_builtin_sources(tmp_path):
     for size in (4, 6):
-        report = build_sudoku(source="generate", size=size, subsample=12, val=3, seed=5, out=tmp_path / str(size))
+        report = build(source="generate", size=size, subsample=12, val=3, seed=5, out=tmp_path / str(size))
         assert report.counts == {"train": 12, "val": 3, "test": 12}
         task = Sudoku.for_cells(size * size)
         for split in report.counts:
             held = load_split(str(tmp_path / str(size)), split)
             assert task.verify_batch(task.decode(held.inputs), task.decode(held.labels)).all()
             assert held.metadata.vocab_size == size + 2
-    report = build_sudoku(source="sudoku-6x6-1k", subsample=50, out=tmp_path / "b")
+    report = build(source="sudoku-6x6-1k", subsample=50, out=tmp_path / "b")
     assert report.counts["train"] == 50 and report.counts["test"] == 1000
 
 
@@ -146,7 +146,7 @@ def test_min_rating_and_subsample_are_checked(tmp_path):
     source = csv_of(tmp_path / "s.csv", 20)
     ratings = [row.rating for row in read_csv(source)]
     bound = sorted(ratings)[10]
-    report = build_sudoku(source=str(source), out=tmp_path / "d", min_rating=bound, val=0)
+    report = build(source=str(source), out=tmp_path / "d", min_rating=bound, val=0)
     assert report.counts["train"] == sum(r >= bound for r in ratings)
     for options, words in (
         ({"subsample": 21}, "has only 20 rows"),
@@ -154,7 +154,7 @@ def test_min_rating_and_subsample_are_checked(tmp_path):
         ({"subsample": 18, "val": 9}, "--val 9: only 2"),
     ):
         with pytest.raises(ValueError, match=words):
-            build_sudoku(source=str(source), out=tmp_path / "e", **options)
+            build(source=str(source), out=tmp_path / "e", **options)
         assert not (tmp_path / "e").exists()
 
 
@@ -164,19 +164,19 @@ def test_existing_folders_are_not_lost(tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(ValueError, match="no data set of ours"):
-            build_sudoku(source=str(source), out=tmp_path / "mine", overwrite=overwrite)
+            build(source=str(source), out=tmp_path / "mine", overwrite=overwrite)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
-    first = build_sudoku(source=str(source), out=tmp_path / "d", seed=0)
+    first = build(source=str(source), out=tmp_path / "d", seed=0)
     with pytest.raises(ValueError, match="--overwrite"):
-        build_sudoku(source=str(source), out=tmp_path / "d", seed=1)
-    second = build_sudoku(source=str(source), out=tmp_path / "d", seed=1, num_aug=1, overwrite=True)
+        build(source=str(source), out=tmp_path / "d", seed=1)
+    second = build(source=str(source), out=tmp_path / "d", seed=1, num_aug=1, overwrite=True)
     assert second.hash != first.hash and not list(tmp_path.glob("*.partial"))
 
 
 def test_the_hub_offline_points_to_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match=r"--source hf.*--source FILE\.csv"):
-        build_sudoku(source="hf", out=tmp_path / "d")
+        build(source="hf", out=tmp_path / "d")
 
 
 # --- reading
@@ -222,7 +222,7 @@ def test_spaces_inside_cells_are_kept(tmp_path):
 
 def test_the_references_own_variant_reads_the_same(tmp_path):
     """sapientinc/HRM writes augmented Sudoku as int64 and no total_puzzles."""
-    build_sudoku(source=str(csv_of(tmp_path / "s.csv", 12)), out=tmp_path / "d", subsample=8, val=2)
+    build(source=str(csv_of(tmp_path / "s.csv", 12)), out=tmp_path / "d", subsample=8, val=2)
     ours = load_split(str(tmp_path / "d"), "train")
     shutil.copytree(tmp_path / "d", tmp_path / "theirs")
     for field in ("inputs", "labels"):
@@ -257,7 +257,7 @@ def spoil(folder: Path, field: str, change) -> None:
     ],
 )
 def test_damaged_folders_get_one_line(damage, words, tmp_path):
-    build_sudoku(source=str(csv_of(tmp_path / "s.csv", 12)), out=tmp_path / "d", subsample=8, val=2)
+    build(source=str(csv_of(tmp_path / "s.csv", 12)), out=tmp_path / "d", subsample=8, val=2)
     damage(tmp_path / "d")
     with pytest.raises(ValueError, match=words) as caught:
         load_split(str(tmp_path / "d"), "train")

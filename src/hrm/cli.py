@@ -446,7 +446,7 @@ def export(
 
 @data_app.command("build")
 def data_build(
-    task: Annotated[str, typer.Argument(help="sudoku")],
+    task: Annotated[str, typer.Argument(help="sudoku or maze")],
     source: Annotated[str, typer.Option(help="FILE.csv[.gz], hf (the Hugging Face hub), generate, or a built-in set")],
     out: Annotated[Path, typer.Option(help="folder to make")],
     subsample: Annotated[int | None, typer.Option(min=1, help="training puzzles; default all")] = None,
@@ -458,15 +458,15 @@ def data_build(
         int, typer.Option(min=0, help="augmented copies of each puzzle, as the reference writes them")
     ] = 0,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
-    size: Annotated[int, typer.Option(help="side of generated grids: 4, 6, 9, 16, 25")] = 9,
+    size: Annotated[int | None, typer.Option(help="side of the grid: Sudoku 4 to 25, 9 by default; maze any, 30")] = None,
+    min_path: Annotated[int | None, typer.Option(help="mazes: cells of the shortest path, at least")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite/--no-overwrite")] = False,
 ) -> None:
     """Write a data set in the reference's layout, the same bytes for the same seed; prints its hash."""
-    if task != "sudoku":
-        raise ValueError(f"no task '{task}': this version builds sudoku")
-    from .data import build_sudoku
+    from .data import build
 
-    report = build_sudoku(
+    report = build(
+        task,
         source=source,
         out=out,
         subsample=subsample,
@@ -477,6 +477,7 @@ def data_build(
         num_aug=num_aug,
         min_rating=min_rating,
         size=size,
+        min_path=min_path,
         overwrite=overwrite,
     )
     print(report)

@@ -30,9 +30,10 @@ class Arch(Closed):
 
     levels: Literal["separate", "shared", "single"] = "separate"
     """separate: modules H and L (HRM). shared: one module plays both (TRM). single: one state, z = f(z + x)."""
-    mixer: Literal["attention", "mlp", "groups"] = "attention"
-    """How positions hear each other: attention, an MLP over positions (TRM), or, on a lattice of one position for each
-    value of each cell, the means of its row, column, box and cell (docs/architecture.md, "the lattice")."""
+    mixer: Literal["attention", "mlp", "groups", "conv"] = "attention"
+    """How positions hear each other: attention, an MLP over positions (TRM), on a lattice of one position for each
+    value of each cell the means of its row, column, box and cell (docs/architecture.md, "the lattice"), or conv, the
+    four neighbours on a square grid."""
     pos_encodings: Literal["rope", "rope2d", "learned", "none"] = "rope"
     carry: Literal["latent", "candidates"] = "latent"
     """What goes from segment to segment. latent: the states z_H and z_L (HRM). candidates: which values still stand in
@@ -81,6 +82,11 @@ class Arch(Closed):
         return self.puzzle_emb_len or -(-self.puzzle_emb_ndim // self.hidden_size)
 
     @property
+    def local(self) -> bool:
+        """Every position has the same weights and a surrounding of its own; Q is then what any of them doubts."""
+        return self.mixer in ("groups", "conv")
+
+    @property
     def cycle(self) -> str:
         """The updates of one H cycle, one letter each."""
         return "S" * self.L_cycles if self.levels == "single" else "L" * self.L_cycles + "H"
@@ -110,9 +116,9 @@ class Arch(Closed):
                 raise ValueError(f"{self.pos_encodings} needs hidden_size/num_heads in multiples of {step}")
         elif self.pos_encodings in ("rope", "rope2d"):
             raise ValueError(f"mixer={self.mixer} has no attention to rotate: use pos_encodings=none or learned")
-        if self.mixer == "groups" and (self.pos_encodings != "none" or self.prefix_len):
+        if self.local and (self.pos_encodings != "none" or self.prefix_len):
             raise ValueError(
-                "mixer=groups knows no places: use pos_encodings=none, puzzle_emb_ndim=0, puzzle_emb_len=0"
+                f"mixer={self.mixer} knows no places: use pos_encodings=none, puzzle_emb_ndim=0, puzzle_emb_len=0"
             )
         if self.carry == "candidates" and (self.halting != "halt_only" or self.initial_state != "fixed"):
             raise ValueError(
@@ -147,8 +153,9 @@ class ModelConfig(Arch):
                 raise ValueError("mixer=groups needs a puzzle with rows, columns and boxes; this task has none")
             if self.seq_len != math.prod(self.box) ** 2 or self.vocab_size <= self.side:
                 raise ValueError(f"boxes of {self.box} do not fit {self.seq_len} cells and {self.vocab_size} tokens")
-        if self.pos_encodings == "rope2d" and round(self.seq_len**0.5) ** 2 != self.seq_len:
-            raise ValueError(f"rope2d needs a square grid, got seq_len={self.seq_len}")
+        square = self.side**2 == self.seq_len
+        if not square and (self.pos_encodings == "rope2d" or self.mixer == "conv"):
+            raise ValueError(f"{self.mixer if self.mixer == 'conv' else 'rope2d'} needs a square grid, got seq_len={self.seq_len}")
         return self
 
 
@@ -156,7 +163,7 @@ class Recipe(Closed):
     """Everything a training run depends on."""
 
     about: str = ""
-    task: Literal["sudoku"] = "sudoku"
+    task: Literal["sudoku", "maze"] = "sudoku"
     data_path: str
     """A dataset folder (`hrm data build`, or one made by either reference) or the name of a built-in set."""
     augment: bool = True

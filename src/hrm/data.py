@@ -25,13 +25,19 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from .config import nearest
+from .tasks import TASKS, Task
+from .tasks.maze import Maze
 from .tasks.sudoku import Sudoku
 
 if TYPE_CHECKING:
     import torch
 
-BUILTIN = {"sudoku-hard-1k": ("sudoku_hard", Sudoku()), "sudoku-6x6-1k": ("sudoku_6x6", Sudoku(2, 3))}
+BUILTIN = {"sudoku-hard-1k": ("sudoku_hard", Sudoku()), "sudoku-6x6-1k": ("sudoku_6x6", Sudoku(2, 3)), "maze-15x15-1k": ("maze_15x15", Maze(15, 15))}
 """Sets inside the package: name -> (file stem, task). All made by us; no licence question."""
+
+HUB_SETS = {"sudoku": "sapientinc/sudoku-extreme", "maze": "sapientinc/maze-30x30-hard-1k"}
+HUB_FILES = ("train.csv", "test.csv")
+DEFAULT_SIDE = {"sudoku": 9, "maze": 30}
 
 FIELDS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
 SPLITS = ("train", "val", "test")
@@ -123,7 +129,7 @@ def read_csv(path: str | Path) -> list[Row]:
     return rows
 
 
-def checked_grids(rows: list[Row], task: Sudoku, name: str) -> tuple[np.ndarray, np.ndarray]:
+def checked_grids(rows: list[Row], task: Task, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Puzzles and answers (N, S) of rows, every answer held against the rules. Line numbers assume one row a line."""
     puzzles = np.zeros((len(rows), task.seq_len), np.uint8)
     answers = np.zeros_like(puzzles)
@@ -139,14 +145,14 @@ def checked_grids(rows: list[Row], task: Sudoku, name: str) -> tuple[np.ndarray,
     return puzzles, answers
 
 
-def split_from_rows(rows: list[Row], task: Sudoku, name: str = "data") -> Split:
+def split_from_rows(rows: list[Row], task: Task, name: str = "data") -> Split:
     """A split of single-example puzzles without identifiers, straight from CSV rows."""
     puzzles, answers = checked_grids(rows, task, name)
     return split_of_grids(task, puzzles, answers, groups=np.ones(len(rows), int), ratings=[row.rating for row in rows])
 
 
 def split_of_grids(
-    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, groups: np.ndarray, ratings: Iterable[int] | None = None
+    task: Task, puzzles: np.ndarray, answers: np.ndarray, groups: np.ndarray, ratings: Iterable[int] | None = None
 ) -> Split:
     """A split of single-example puzzles; `groups` gives the number of puzzles in each group."""
     count = len(puzzles)
@@ -291,7 +297,8 @@ class Report:
         return f"{self.folder}: {counts} puzzles\nsha256 {self.hash}"
 
 
-def build_sudoku(
+def build(
+    task: str = "sudoku",
     *,
     source: str,
     out: str | Path,
@@ -302,21 +309,28 @@ def build_sudoku(
     val_source: str | None = None,
     num_aug: int = 0,
     min_rating: int | None = None,
-    size: int = 9,
+    size: int | None = None,
+    min_path: int | None = None,
     overwrite: bool = False,
 ) -> Report:
-    """Build a Sudoku data set in the reference's layout.
+    """Build a data set of a task in the reference's layout.
 
-    source: a CSV, "hf" (sapientinc/sudoku-extreme from the Hugging Face hub), a built-in set, or "generate" (puzzles of
-    side `size` from `seed`: `subsample` for training, 1,000 by default, as many for the test). The subsample is drawn
+    source: a CSV, "hf" (sapientinc/sudoku-extreme or maze-30x30-hard-1k from the Hugging Face hub), a built-in set, or
+    "generate" (puzzles of side `size` from `seed`, mazes with paths of `min_path` cells and more: `subsample` for
+    training, 1,000 by default, as many for the test). The subsample is drawn
     by `seed`. Validation puzzles (`val`; default a tenth of what is trained on, at most 256) come from `val_source` or
     from the rows that the subsample leaves over; the test split from `test_source`, from the hub's or the built-in's
     own test file, or from the rest left over. No solution grid, up to symmetry, is in two splits, but that a test file
     given as such is left whole and may share grids with training.
     """
-    task = Sudoku.for_cells(size * size)
+    if task not in TASKS:
+        raise ValueError(f"no task '{task}'{nearest(task, list(TASKS))}")
+    task = TASKS[task].for_cells((size or DEFAULT_SIDE[task]) ** 2)
+    if min_path is not None and task.name != "maze":
+        raise ValueError(f"--min-path {min_path}: only mazes have paths")
+    made = {} if min_path is None else {"min_path": min_path}
     rng = np.random.Generator(np.random.Philox(seed))
-    pools = source_pools(source, task, rng, subsample, val, test_source)
+    pools = source_pools(source, task, rng, subsample, val, test_source, made)
     if val_source:
         pools = dataclasses.replace(pools, val=read_csv(val_source))
     task = pools.task
@@ -362,25 +376,34 @@ def build_sudoku(
 class Pools:
     """Rows to draw from; val and test are empty where the source has none of its own."""
 
-    task: Sudoku
+    task: Task
     train: list[Row]
     val: list[Row]
     test: list[Row]
 
 
 def source_pools(
-    source: str, task: Sudoku, rng: np.random.Generator, subsample: int | None, val: int | None, test_source: str | None
+    source: str,
+    task: Task,
+    rng: np.random.Generator,
+    subsample: int | None,
+    val: int | None,
+    test_source: str | None,
+    made: dict[str, int],
 ) -> Pools:
     given_test = read_csv(test_source) if test_source else []
     if source == "generate":
         count = subsample or 1000
         spare = val if val is not None else min(256, count // 10)
-        rows = distinct_puzzles(task, rng, count + spare + (0 if given_test else count))
+        rows = distinct_puzzles(task, rng, count + spare + (0 if given_test else count), made)
         return Pools(task, rows[:count], rows[count : count + spare], given_test or rows[count + spare :])
     if source == "hf":
-        return Pools(task, read_csv(from_hub("train.csv")), [], given_test or read_csv(from_hub("test.csv")))
+        train, test = (given_test if k and given_test else read_csv(from_hub(task, f)) for k, f in enumerate(HUB_FILES))
+        return Pools(task, train, [], test)
     if source in BUILTIN and not Path(source).exists():
         stem, builtin_task = BUILTIN[source]
+        if builtin_task.name != task.name:
+            raise ValueError(f"--source {source}: a set of {builtin_task.name}, not {task.name}")
         folder = Path(str(resources.files("hrm") / "datasets"))
         train, own_val, test = (read_csv(folder / f"{stem}_{split}.csv.gz") for split in SPLITS)
         return Pools(builtin_task, train, own_val, given_test or test)
@@ -391,23 +414,22 @@ def source_pools(
     return Pools(task, read_csv(source), [], given_test)
 
 
-def distinct_puzzles(task: Sudoku, rng: np.random.Generator, count: int) -> list[Row]:
-    """Generated puzzles, no two with one solution grid up to symmetry where the size has enough of them."""
+def distinct_puzzles(task: Task, rng: np.random.Generator, count: int, made: dict[str, int]) -> list[Row]:
+    """Puzzles generated as `made` says, no two with one solution up to symmetry where the size has enough of them."""
     seen: set[int] = set()
     rows: list[Row] = []
-    repeats = 0
+    puzzles = task.generate_many(rng, **made)
     while len(rows) < count:
-        puzzle, solution = task.generate(rng)
+        puzzle, solution = next(puzzles)
         key = task.same_orbit_key(solution)
-        if key in seen and task.size > 6:  # 4x4 and 6x6 have too few grids for that
-            repeats += 1
+        if key in seen and not task.scarce:
             continue
         seen.add(key)
         rows.append(Row("hrm-generated", task.format(puzzle), task.format(solution), task.rate(puzzle)))
     return rows
 
 
-def from_hub(file: str) -> str:
+def from_hub(task: Task, file: str) -> str:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
@@ -415,25 +437,25 @@ def from_hub(file: str) -> str:
             "--source hf needs the extra: pip install 'hrm-torch[hub]'; or give --source FILE.csv"
         ) from None
     try:
-        return hf_hub_download("sapientinc/sudoku-extreme", file, repo_type="dataset")
+        return hf_hub_download(HUB_SETS[task.name], file, repo_type="dataset")
     except Exception as error:  # the hub's client raises many kinds; the user needs the way around
         raise ValueError(
             f"--source hf: {file} cannot be had ({type(error).__name__}); give --source FILE.csv"
         ) from None
 
 
-def orbit_keys(task: Sudoku, rows: list[Row]) -> set[int]:
+def orbit_keys(task: Task, rows: list[Row]) -> set[int]:
     return {task.same_orbit_key(task.parse(row.answer)) for row in rows}
 
 
-def apart(task: Sudoku, rows: list[Row], taken: set[int]) -> list[Row]:
+def apart(task: Task, rows: list[Row], taken: set[int]) -> list[Row]:
     """Rows whose solution grid is not among `taken`, up to symmetry; small sizes have too few grids and pass."""
-    if task.size <= 6:
+    if task.scarce:
         return rows
     return [row for row in rows if task.same_orbit_key(task.parse(row.answer)) not in taken]
 
 
-def augmented_split(task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, num_aug: int, seed: int) -> Split:
+def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_aug: int, seed: int) -> Split:
     """Each puzzle as a group of itself and `num_aug` random symmetries of it, as the reference writes them."""
     if not num_aug:
         return split_of_grids(task, puzzles, answers, groups=np.ones(len(puzzles), int))

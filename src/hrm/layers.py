@@ -210,7 +210,32 @@ class GroupBlock(nn.Module):
         return rms_norm(grid + self.down_proj(F.relu(gate) * up), self.eps).view_as(x)
 
 
-BLOCKS = {"attention": AttentionBlock, "mlp": MixerBlock, "groups": GroupBlock}
+class ConvBlock(nn.Module):
+    """One gated MLP over every cell of a grid, which hears its four neighbours: x = norm(x + down(silu(g) * u)), where
+    (g, u) is linear in the cell and its neighbours, each direction with weights of its own. Outside the grid is zero.
+
+    What a cell does depends on its surroundings alone, so a rule learned on small grids holds on large ones; a block
+    carries word one cell further.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.eps, self.side = config.rms_norm_eps, config.side
+        width, inner = config.hidden_size, glu_width(config.hidden_size, config.expansion, config.mlp_round_to)
+        self.gate_up_proj = CastedLinear(5 * width, 2 * inner)
+        self.down_proj = CastedLinear(inner, width)
+
+    def forward(self, x: Tensor, rotation: None) -> Tensor:
+        n = self.side
+        around = F.pad(x.view(-1, n, n, x.shape[-1]), (0, 0, 1, 1, 1, 1))  # (B, n + 2, n + 2, D)
+        inside = slice(1, n + 1)
+        near = (around[:, 2:, inside], around[:, inside, :n], around[:, inside, 2:], around[:, :n, inside])
+        heard = torch.cat((x.view_as(near[0]), *near), -1)
+        gate, up = self.gate_up_proj(heard).flatten(1, 2).chunk(2, -1)
+        return rms_norm(x + self.down_proj(F.silu(gate) * up), self.eps)
+
+
+BLOCKS = {"attention": AttentionBlock, "mlp": MixerBlock, "groups": GroupBlock, "conv": ConvBlock}
 
 
 class ReasoningModule(nn.Module):
@@ -257,7 +282,7 @@ class CellView:
 class LatticeView:
     """One position for each value of each cell, (value, row, column): what is embedded is whether the cell is open, given
     this value, or given another (among candidates: stands, is the last to stand, or is ruled out); the head gives one
-    logit. Q reads the mean over all positions.
+    logit.
 
     Values are the last `side` tokens of the vocabulary; the tokens before them (padding, blank) are never an answer.
     """
@@ -280,5 +305,3 @@ class LatticeView:
     def logits(self, read: Tensor) -> Tensor:
         return F.pad(read.unflatten(1, (self.values, -1))[..., 0].transpose(1, 2), (self.first, 0), value=-1e4)
 
-    def summary(self, z_H: Tensor) -> Tensor:
-        return z_H.mean(1)

@@ -1,12 +1,14 @@
 """Puzzles: one file a kind. A task knows text, rules and symmetries, and no network."""
 
 from ..config import nearest
+from .maze import Maze
 from .sudoku import Sudoku
 
-TASKS = {"sudoku": Sudoku}
+TASKS = {"sudoku": Sudoku, "maze": Maze}
+Task = Sudoku | Maze
 
 
-def task_for(name: str, seq_len: int) -> Sudoku:
+def task_for(name: str, seq_len: int) -> Task:
     """The task of a name and a number of cells. Raises ValueError naming the nearest known one."""
     if name not in TASKS:
         raise ValueError(f"no task '{name}'{nearest(name, list(TASKS))}")

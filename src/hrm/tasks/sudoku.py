@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .symmetry import Symmetry
+
 SYMBOLS = "123456789ABCDEFGHIJKLMNOP"
 BLANKS = ".0_*"
 SEPARATORS = re.compile(r"[\s|+=,;:─━│┃┌┐└┘├┤┬┴┼╔╗╚╝║═╠╣╦╩╬\[\]-]")
@@ -22,34 +24,6 @@ BOXES = {16: (2, 2), 36: (2, 3), 81: (3, 3), 144: (3, 4), 256: (4, 4), 400: (4, 
 
 class TooHard(ValueError):
     """The exact solver used up the guesses it was allowed."""
-
-
-@dataclass(frozen=True)
-class Symmetry:
-    """A symmetry for each of B grids, as tensors on one device."""
-
-    source: Any
-    """(B, S) int64: the cell that each cell takes its token from."""
-    tokens: Any
-    """(B, V) int64: what each token becomes. One row in both serves for every grid."""
-
-    def apply(self, grids):
-        """Token tensors (B, S), or labels with -100 in them, turned."""
-        import torch
-
-        rows = len(grids)
-        moved = grids.gather(1, self.source.expand(rows, -1))
-        renamed = self.tokens.expand(rows, -1).gather(1, moved.clamp(min=0).long()).to(grids.dtype)
-        return torch.where(moved < 0, moved, renamed)
-
-    def undo(self, grids):
-        """The inverse of `apply`."""
-        # moving cells and renaming tokens commute, so the two inverses may be done in the order of `apply`
-        return Symmetry(self.source.argsort(1), self.tokens.argsort(1)).apply(grids)
-
-    def undo_places(self, values):
-        """Numbers (B, S), one a cell, moved back to where the cells came from."""
-        return values.gather(1, self.source.argsort(1).expand(len(values), -1))
 
 
 @dataclass(frozen=True)
@@ -76,6 +50,11 @@ class Sudoku:
     @property
     def seq_len(self) -> int:
         return self.size**2
+
+    @property
+    def scarce(self) -> bool:
+        """Too few grids of this size, up to symmetry, for all to differ."""
+        return self.size <= 6
 
     @property
     def box(self) -> tuple[int, int]:
@@ -231,6 +210,11 @@ class Sudoku:
         solution = self.random_grid(rng)
         target = clues if clues is not None else (0 if self.size <= 9 else self.seq_len // 2)
         return self._reduce(solution.copy(), solution, rng, target, symmetric), solution
+
+    def generate_many(self, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Endlessly, minimal puzzles and their solutions."""
+        while True:
+            yield self.generate(rng)
 
     def _reduce(
         self, puzzle: np.ndarray, solution: np.ndarray, rng: np.random.Generator, target: int, symmetric: bool = False

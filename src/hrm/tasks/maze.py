@@ -1,0 +1,335 @@
+"""Mazes on a square grid: parse, format, verify, solve exactly, generate, rate, augment.
+
+A grid is a uint8 array of rows·columns cells, each a number into CELLS: wall, free, start, goal, path. Tokens are the
+reference's: 0 is padding, a cell is its number + 1. Steps go to the four neighbours; the outside is wall.
+
+No hard maze has a unique shortest path, so the label is one by a fixed rule: a breadth-first search from S with a queue
+and the neighbours in the order down, left, right, up, where the first parent wins. That is the first of all shortest
+paths in the order of their directions, and so a greedy walk: at every cell the first direction that comes nearer to G.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .symmetry import Symmetry
+
+CELLS = "# SGo"
+WALL, FREE, START, GOAL, PATH = range(5)
+OTHER_WORDS = str.maketrans({".": " ", "█": "#", "·": " ", "s": "S", "g": "G"})
+"""What else a cell may be written as."""
+DIRECTIONS = ((1, 0), (0, -1), (0, 1), (-1, 0))
+"""Down, left, right, up: the order in which the label's search asks the neighbours."""
+MOST_COLUMNS = 64
+"""The generator keeps a row in one machine word."""
+WALL_SHARE = (0.30, 0.50)
+"""A generated maze draws its share of walls from this range (Lehnert et al. 2024, appendix C)."""
+TRIES_AT_ONCE = 8192
+SHORTER = 0.5
+"""Share of a training batch whose S and G move along their path."""
+
+
+@dataclass(frozen=True)
+class Maze:
+    """The task for mazes of `rows` × `columns` cells."""
+
+    rows: int = 30
+    columns: int = 30
+    name = "maze"
+    blank = FREE + 1
+    """Token of a cell that may become another."""
+    vocab_size = len(CELLS) + 1
+    box = None
+
+    @classmethod
+    def for_cells(cls, cells: int) -> "Maze":
+        """The square task by number of cells, 900 for 30×30. Raises ValueError for a number that is no square."""
+        side = math.isqrt(cells)
+        if side < 2 or side * side != cells:
+            raise ValueError(f"{cells} cells make no square maze")
+        return cls(side, side)
+
+    @property
+    def seq_len(self) -> int:
+        return self.rows * self.columns
+
+    # --- text and tokens
+
+    def parse(self, text: str) -> np.ndarray:
+        """Read a maze: one line of cells, or a line a row; `#` wall, space or `.` free, S, G, and `o` for a path.
+
+        Free cells at the end of a row may be missing. Raises ValueError naming the first thing that is wrong.
+        """
+        text = text.strip("\r\n").translate(OTHER_WORDS)
+        lines = text.splitlines()
+        if len(lines) == 1:
+            if len(text) != self.seq_len:
+                raise ValueError(
+                    f"{self.seq_len} cells expected for {self.rows}x{self.columns}, got {len(text)}"
+                    + (" (spaces are cells: do not strip the line)" if text != text.strip() or len(text) else "")
+                )
+            lines = [text[k : k + self.columns] for k in range(0, len(text), self.columns)]
+        if len(lines) != self.rows:
+            raise ValueError(f"{self.rows} rows expected for {self.rows}x{self.columns}, got {len(lines)}")
+        grid = np.zeros((self.rows, self.columns), np.uint8)
+        for r, line in enumerate(lines):
+            if len(line) > self.columns:
+                raise ValueError(f"row {r + 1}: {self.columns} cells expected, got {len(line)}")
+            for c, char in enumerate(line.ljust(self.columns)):
+                if char not in CELLS:
+                    raise ValueError(f"row {r + 1}, column {c + 1}: '{char}' is none of '#', ' ', 'S', 'G', 'o'")
+                grid[r, c] = CELLS.index(char)
+        return grid.ravel()
+
+    def format(self, grid: np.ndarray, style: str = "line") -> str:
+        """A maze as one line of cells, or a line a row (style="grid")."""
+        cells = [CELLS[cell] for cell in grid.tolist()]
+        if style == "line":
+            return "".join(cells)
+        if style != "grid":
+            raise ValueError(f"style='{style}': choose line or grid")
+        return "\n".join("".join(cells[k : k + self.columns]) for k in range(0, self.seq_len, self.columns))
+
+    def encode(self, grid: np.ndarray) -> np.ndarray:
+        """Tokens (…, S) of grids (…, S)."""
+        return (grid + 1).astype(np.uint8)
+
+    def decode(self, tokens: np.ndarray) -> np.ndarray:
+        """Grids (…, S) of tokens (…, S); padding becomes wall."""
+        return np.maximum(tokens.astype(np.int64) - 1, 0).astype(np.uint8)
+
+    # --- rules
+
+    def clues_fault(self, puzzle: np.ndarray) -> str:
+        """Empty if `puzzle` is a maze with a way from its S to its G and no path drawn; else its first fault in words."""
+        for cell, word in ((START, "start"), (GOAL, "goal")):
+            if (count := int((puzzle == cell).sum())) != 1:
+                return f"{count} {word} cells '{CELLS[cell]}', expected 1"
+        if (puzzle == PATH).any():
+            return f"{self._cell(np.flatnonzero(puzzle == PATH)[0])} holds a path cell 'o'; a puzzle has none"
+        return "" if self.rate(puzzle) else "no way leads from S to G"
+
+    def fault(self, puzzle: np.ndarray, answer: np.ndarray) -> str:
+        """Empty if `answer` is `puzzle` with one shortest path from S to G drawn in; else its first fault in words."""
+        changed = np.flatnonzero((puzzle != answer) & ~((puzzle == FREE) & (answer == PATH)))
+        if len(changed):
+            k = changed[0]
+            words = dict(enumerate(("a wall", "free", "S", "G", "a path cell")))
+            return f"{self._cell(k)} was given as {words[int(puzzle[k])]}, answered {words.get(int(answer[k]), 'none')}"
+        length, shortest = int((answer == PATH).sum()) + 1, int(self.distances(puzzle[None])[0])
+        along = int(self.distances(answer[None], only_path=True)[0])
+        if along < 0:
+            return "the path does not lead from S to G"
+        if along != shortest:
+            return f"the path takes {along} steps, {shortest} would do"
+        return "" if length == shortest else f"{length - shortest} cells of the path lead nowhere"
+
+    def _cell(self, k: int) -> str:
+        return f"cell r{k // self.columns + 1}c{k % self.columns + 1}"
+
+    def verify(self, puzzle: np.ndarray, answer: np.ndarray) -> bool:
+        """Whether `answer` is a shortest path of `puzzle`, and nothing else drawn."""
+        return not self.fault(puzzle, answer)
+
+    def verify_batch(self, puzzles: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        """`verify` of each row: bool (N,) for grids (N, S)."""
+        kept = ((puzzles == answers) | ((puzzles == FREE) & (answers == PATH))).all(1)
+        length = (answers == PATH).sum(1) + 1
+        shortest, along = self.distances(puzzles), self.distances(answers, only_path=True)
+        return kept & (shortest == length) & (along == length)
+
+    # --- exact solving
+
+    def distances(self, grids: np.ndarray, only_path: bool = False) -> np.ndarray:
+        """Steps of the shortest way from S to G in each of N grids, (N,) int; -1 where there is none.
+
+        `only_path` goes over drawn path cells alone.
+        """
+        boards = grids.reshape(-1, self.rows, self.columns)
+        passable = (boards != WALL) & ~((boards == FREE) & only_path)
+        field = flood(passable, boards == START)
+        return np.where(boards == GOAL, field, -1).max((1, 2))
+
+    def solve(self, puzzle: np.ndarray) -> np.ndarray:
+        """The label of a maze: its first shortest path (see above). Raises ValueError where there is no way."""
+        board = puzzle.reshape(self.rows, self.columns)
+        field = flood((board != WALL)[None], (board == GOAL)[None])[0]
+        r, c = np.argwhere(board == START)[0]
+        if field[r, c] < 0:
+            raise ValueError("no way leads from S to G")
+        answer = board.copy()
+        while field[r, c] > 1:
+            near = ((r + dr, c + dc) for dr, dc in DIRECTIONS)
+            r, c = next(
+                (y, x)
+                for y, x in near
+                if 0 <= y < self.rows and 0 <= x < self.columns and field[y, x] == field[r, c] - 1
+            )
+            answer[r, c] = PATH
+        return answer.ravel()
+
+    @property
+    def scarce(self) -> bool:
+        """Too few mazes of this size for all to differ."""
+        return self.seq_len < 25
+
+    def same_orbit_key(self, maze: np.ndarray) -> int:
+        """A hash equal for mazes that a turn, a reflection or an exchange of S and G makes one another; a path drawn in
+        does not count."""
+        board = np.where(maze == PATH, FREE, maze).reshape(self.rows, self.columns)
+        swapped = np.where(board == START, GOAL, np.where(board == GOAL, START, board))
+        forms = [np.rot90(side, k) for b in (board, swapped) for side in (b, b.T) for k in range(4)]
+        return hash(min(form.astype(np.uint8).tobytes() for form in forms))
+
+    def rate(self, puzzle: np.ndarray) -> int:
+        """Cells of the shortest path, S and G counted; 0 where there is no way."""
+        return int(self.distances(puzzle[None])[0]) + 1
+
+    # --- making puzzles
+
+    def generate(
+        self, rng: np.random.Generator, *, min_path: int = 2, walls: tuple[float, float] = WALL_SHARE
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A maze whose shortest path has `min_path` cells and more, and its label."""
+        return next(self.generate_many(rng, min_path=min_path, walls=walls))
+
+    def generate_many(
+        self, rng: np.random.Generator, *, min_path: int = 2, walls: tuple[float, float] = WALL_SHARE
+    ):
+        """Endlessly, mazes and their labels, drawn as Maze-Hard was: every cell a wall by a chance drawn for the maze from
+        `walls`, S and G anywhere free, kept if the path has `min_path` cells (30×30 and 110: one of 54,000 tries).
+
+        Instead of drawing G, a maze with k of its free cells far enough from S is kept with chance k / (free - 1), and G
+        is one of the k: the same distribution. Raises ValueError if a million tries find none.
+        """
+        if self.columns > MOST_COLUMNS:
+            raise ValueError(f"mazes of {self.columns} columns cannot be generated: at most {MOST_COLUMNS}")
+        barren = 0
+        at_once = 64 if min_path <= max(self.rows, self.columns) // 2 else TRIES_AT_ONCE
+        while barren < 1_000_000 * max(1, min_path**2 // 400):
+            barren += at_once
+            for grid in self._tries(rng, at_once, min_path, walls):
+                barren = 0
+                yield grid, self.solve(grid)
+        raise ValueError(
+            f"no {self.rows}x{self.columns} maze with a path of {min_path} cells in {barren:,} tries: ask for shorter paths"
+        )
+
+    def _tries(self, rng: np.random.Generator, count: int, min_path: int, walls: tuple[float, float]):
+        """Draw `count` mazes and starts; yield those that are kept."""
+        word, half = (np.uint32, 32) if self.columns <= 32 else (np.uint64, 64)
+        chance = (rng.uniform(*walls, count) * 65536).astype(np.uint16)
+        noise = rng.integers(0, 65536, (count, self.rows, self.columns), np.uint16)
+        free = noise >= chance[:, None, None]
+        open_cells = free.reshape(count, -1).sum(1)
+        nth = (rng.random(count) * open_cells).astype(np.int64)
+        start = (free.reshape(count, -1).cumsum(1) == nth[:, None] + 1).argmax(1)
+        keep_if = rng.random(count)
+        padded = np.zeros((count, self.rows, half), np.bool_)
+        padded[..., : self.columns] = free
+        land = np.packbits(padded, axis=-1, bitorder="little").view(word)[..., 0]  # (count, rows)
+        seen = np.zeros_like(land)
+        seen[np.arange(count), start // self.columns] = word(1) << (start % self.columns).astype(word)
+        alive, edge, left = np.flatnonzero(open_cells > 1), seen, land & ~seen
+        edge, left = edge[alive], left[alive]
+        for _ in range(min_path - 2):  # `left` then holds what is not within so many steps of S
+            near = (edge << word(1)) | (edge >> word(1))
+            near[:, 1:] |= edge[:, :-1]
+            near[:, :-1] |= edge[:, 1:]
+            edge = near & left
+            left &= ~edge
+            going = edge.any(1)
+            if going.sum() < 0.8 * len(going):
+                alive, edge, left = alive[going], edge[going], left[going]
+        for place, tried in enumerate(alive):
+            board = np.where(free[tried], FREE, WALL).astype(np.uint8).ravel()
+            board[start[tried]] = START
+            if not edge[place].any():
+                continue
+            grid = board.reshape(1, self.rows, self.columns)
+            field = flood(grid != WALL, grid == START)[0].ravel()
+            far = np.flatnonzero(field >= min_path - 1)
+            if keep_if[tried] * (open_cells[tried] - 1) < len(far):
+                board[far[int(rng.integers(len(far)))]] = GOAL
+                yield board
+
+    # --- symmetry
+
+    def augment(self, inputs: Any, labels: Any, generator: Any) -> tuple[Any, Any]:
+        """Shorter errands in the same mazes: S and G of half of the rows move to two cells of their path, in its order.
+
+        A part of the label's path is the label of its own ends, since the first shortest path has first shortest paths
+        for parts; nothing is solved anew, and no turned maze breaks the rule of the label. inputs, labels: token tensors
+        (B, S) on the generator's device. Lengths are drawn evenly on a logarithmic scale.
+        """
+        import torch
+
+        batch, device = len(inputs), inputs.device
+        order = path_order(labels.view(batch, self.rows, self.columns)).flatten(1)  # 0 at S, -1 off the path
+        last = order.amax(1)  # at G
+        draw = torch.rand((3, batch), generator=generator, device=device)
+        span = (last.clamp(min=1).float() ** draw[0]).round().long().clamp(min=1)
+        moved = (draw[2] < SHORTER) & (last > 0)
+        span = torch.where(moved, span, last)
+        first = (draw[1] * (last - span + 1)).long()[:, None]
+        final = first + span[:, None]
+        on, free = order >= 0, FREE + 1
+        ends = {START + 1: on & (order == first), GOAL + 1: on & (order == final)}
+        base = torch.where(on, torch.where((order > first) & (order < final), PATH + 1, free), labels)
+        for token, here in ends.items():
+            base = torch.where(here, token, base)
+        base = base.to(labels.dtype)
+        asked = torch.where(base == PATH + 1, free, base)
+        keep = moved[:, None]
+        return torch.where(keep, asked.to(inputs.dtype), inputs), torch.where(keep, base, labels)
+
+    def draw_symmetry(self, batch: int, generator: Any) -> Symmetry:
+        """One of the eight turns and reflections for each of `batch` rows (square mazes), on the generator's device."""
+        import torch
+
+        device = generator.device
+        cells = torch.arange(self.seq_len, device=device).view(self.rows, self.columns)
+        turns = [torch.rot90(side, k) for side in (cells, cells.flip(1)) for k in range(4)]
+        sources = torch.stack([turn.flatten() for turn in turns])  # (8, S)
+        which = torch.randint(8, (batch,), generator=generator, device=device)
+        return Symmetry(sources[which], torch.arange(self.vocab_size, device=device).expand(batch, -1))
+
+
+def flood(passable: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Steps from the source cells over passable ones in each of N boards, (N, R, C) int32; -1 where none lead."""
+    field = np.where(source, 0, -1).astype(np.int32)
+    edge, left, step = source, passable & ~source, 0
+    while edge.any():
+        near = np.zeros_like(edge)
+        near[:, 1:] |= edge[:, :-1]
+        near[:, :-1] |= edge[:, 1:]
+        near[:, :, 1:] |= edge[:, :, :-1]
+        near[:, :, :-1] |= edge[:, :, 1:]
+        edge, step = near & left, step + 1
+        field[edge] = step
+        left = left & ~edge
+    return field
+
+
+def path_order(labels: Any) -> Any:
+    """Place of each cell on its label's path, 0 at S, -1 off it: (B, R, C) int64 for label tokens (B, R, C).
+
+    A shortest path has no short cuts, so a cell of it touches only the cells before and after it on the path.
+    """
+    import torch
+
+    order = torch.where(labels == START + 1, 0, -1)
+    left, edge = (labels == PATH + 1) | (labels == GOAL + 1), labels == START + 1
+    step = 0
+    while bool(edge.any()):
+        near = torch.zeros_like(edge)
+        near[:, 1:] |= edge[:, :-1]
+        near[:, :-1] |= edge[:, 1:]
+        near[:, :, 1:] |= edge[:, :, :-1]
+        near[:, :, :-1] |= edge[:, :, 1:]
+        edge, step = near & left, step + 1
+        order = torch.where(edge, step, order)
+        left = left & ~edge
+    return order

@@ -1,0 +1,32 @@
+"""A symmetry of puzzles: where cells take their tokens from, and what the tokens become."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """A symmetry for each of B grids, as tensors on one device."""
+
+    source: Any
+    """(B, S) int64: the cell that each cell takes its token from."""
+    tokens: Any
+    """(B, V) int64: what each token becomes. One row in both serves for every grid."""
+
+    def apply(self, grids):
+        """Token tensors (B, S), or labels with -100 in them, turned."""
+        import torch
+
+        rows = len(grids)
+        moved = grids.gather(1, self.source.expand(rows, -1))
+        renamed = self.tokens.expand(rows, -1).gather(1, moved.clamp(min=0).long()).to(grids.dtype)
+        return torch.where(moved < 0, moved, renamed)
+
+    def undo(self, grids):
+        """The inverse of `apply`."""
+        # moving cells and renaming tokens commute, so the two inverses may be done in the order of `apply`
+        return Symmetry(self.source.argsort(1), self.tokens.argsort(1)).apply(grids)
+
+    def undo_places(self, values):
+        """Numbers (B, S), one a cell, moved back to where the cells came from."""
+        return values.gather(1, self.source.argsort(1).expand(len(values), -1))
