@@ -7,6 +7,7 @@ references' own files, and those by torch's restricted reader.
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -173,6 +174,15 @@ class Weights:
     card: dict[str, Any] = field(default_factory=dict)
     """What the weights were trained on and how well they did, as their maker wrote it."""
     where: str = ""
+
+    def resized(self, seq_len: int) -> "Weights":
+        """The same weights for puzzles of so many cells, if they do not depend on it (mixer=conv); else as they are."""
+        config = self.model.config
+        if config.mixer != "conv" or seq_len == config.seq_len or math.isqrt(seq_len) ** 2 != seq_len:
+            return self
+        model = HRM(config.model_copy(update={"seq_len": seq_len})).to(self.model.H_init.device)
+        model.load_state_dict(self.model.state_dict())
+        return replace(self, model=model.eval().requires_grad_(False))
 
 
 def save_weights(folder: Path, model: HRM, task: str, card: dict, dtype: torch.dtype | None = None) -> None:

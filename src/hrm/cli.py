@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,9 +62,9 @@ def main() -> None:
 
 @app.command()
 def solve(
-    task: Annotated[str, typer.Argument(help="which kind of puzzle: sudoku")],
+    task: Annotated[str, typer.Argument(help="which kind of puzzle: sudoku or maze")],
     puzzle: Annotated[
-        str, typer.Argument(help="81 characters with . or 0 for blanks, a file, or - for standard input")
+        str, typer.Argument(help="the cells in one line (Sudoku: . or 0 for blanks; maze: # space S G), a file, or - for standard input")
     ],
     weights: Annotated[str | None, typer.Option(help="shipped weights, run folder, weights folder or file")] = None,
     output: Annotated[str, typer.Option("--format", help="text, json (lines) or csv")] = "text",
@@ -84,19 +84,21 @@ def solve(
     """Solve one puzzle, a file of them, or a stream. Exit code 1 if an answer fails the puzzle's rules."""
     if output not in ("text", "json", "csv"):
         raise ValueError(f"--format {output}: choose text, json or csv")
-    if task != "sudoku":
-        raise ValueError(f"no task '{task}': this version solves sudoku")
     from .reasoner import Reasoner
+    from .tasks import known_task
+
+    cells = known_task(task).cells_of(puzzle if puzzle == "-" or not os.path.isfile(puzzle) else read_text(puzzle))
 
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
-    reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, **options)
-    size = reasoner.task.seq_len
+    reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, seq_len=cells, **options)
+    if reasoner.task.name != task:
+        raise ValueError(f"{weights}: weights for {reasoner.task.name}, not for {task}")
     if puzzle == "-":
-        groups = lines_as_they_come(sys.stdin.fileno())
+        groups = lines_as_they_come(sys.stdin.fileno(), reasoner.task.tidy)
         failed = Answering(reasoner, output, "standard input").stream(groups)
     elif os.path.isfile(puzzle):
-        failed = Answering(reasoner, output, puzzle).file(Path(puzzle).read_bytes(), size)
+        failed = Answering(reasoner, output, puzzle).file(read_text(puzzle))
     elif watch or output == "text":
         failed = solve_one(reasoner, puzzle, watch)
     else:
@@ -135,13 +137,9 @@ class Answering:
         if output == "csv":
             self.table.writerow(("puzzle", "answer", "verified", "segments", "confidence"))
 
-    def file(self, content: bytes, size: int) -> int:
+    def file(self, text: str) -> int:
         """A whole file; returns the exit code."""
-        try:
-            text = content.decode()
-        except UnicodeDecodeError:
-            raise ValueError(f"{self.name}: not a text file") from None
-        puzzles = puzzles_in(text, size)
+        puzzles = puzzles_in(text, self.reasoner.task)
         if not puzzles:
             raise ValueError(f"{self.name}: no puzzles in it")
         self._take([puzzle for _, puzzle in puzzles], [line for line, _ in puzzles])
@@ -201,10 +199,17 @@ class Answering:
             print(solution.answer, "verified" if solution.verified else f"not solved: {solution.fault}", sep="  ")
 
 
-def puzzles_in(text: str, size: int) -> list[tuple[int, str]]:
+def read_text(path: str) -> str:
+    try:
+        return Path(path).read_bytes().decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file") from None
+
+
+def puzzles_in(text: str, task: Any) -> list[tuple[int, str]]:
     """(line number, puzzle text) of every puzzle in a file: CSV with a `question` column, JSON lines, one a line, or
     drawn grids parted by blank lines."""
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    lines = [(number, task.tidy(line)) for number, line in enumerate(text.splitlines(), 1)]
     filled = [(number, line) for number, line in lines if line]
     if not filled:
         return []
@@ -215,7 +220,7 @@ def puzzles_in(text: str, size: int) -> list[tuple[int, str]]:
         return [(number, row[column] if len(row) > column else "") for number, row in rows]
     if first.startswith("{"):
         return [(number, puzzle_of_record(line)) for number, line in filled]
-    if len(first) >= size:
+    if len(first) >= task.seq_len:
         return filled
     grids: list[tuple[int, str]] = []
     fresh = True
@@ -238,15 +243,15 @@ def puzzle_of_record(line: str) -> str:
         return line
 
 
-def lines_as_they_come(descriptor: int) -> Iterator[list[str]]:
+def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[list[str]]:
     """Groups of whole lines: whatever has arrived by the time the last group was dealt with."""
     rest = b""
     while chunk := os.read(descriptor, 1 << 16):
         *whole, rest = (rest + chunk).split(b"\n")
-        if lines := [line.decode(errors="replace").strip() for line in whole if line.strip()]:
+        if lines := [tidy(line.decode(errors="replace")) for line in whole if line.strip()]:
             yield lines
     if rest.strip():
-        yield [rest.decode(errors="replace").strip()]
+        yield [tidy(rest.decode(errors="replace"))]
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -281,12 +286,14 @@ def evaluate_command(
     from .tasks import task_for
 
     if os.path.isfile(data):
-        found = load_weights(weights, device, forward_dtype=dtype)
-        rows = split_from_rows(read_csv(data), task_for(found.task, found.model.config.seq_len))
+        found, lines = load_weights(weights, device, forward_dtype=dtype), read_csv(data)
+        found = found.resized(len(lines[0].question))
+        rows = split_from_rows(lines, task_for(found.task, found.model.config.seq_len), data)
     else:
         rows = load_split(data, split)
         identifiers = rows.metadata.num_puzzle_identifiers
         found = load_weights(weights, device, forward_dtype=dtype, num_puzzle_identifiers=identifiers)
+    found = found.resized(rows.metadata.seq_len)
     if rows.metadata.seq_len != found.model.config.seq_len:
         raise ValueError(
             f"{data} has puzzles of {rows.metadata.seq_len} cells, {weights} solves {found.model.config.seq_len}"
@@ -302,7 +309,7 @@ def evaluate_command(
     print(f"rows {report['rows']} of {data} ({report['distinct_solutions']} distinct solutions)")
     print(f"{counted:<14} {report[counted]:.2%}   95 % interval {low:.2%} to {high:.2%}")
     print(f"cell accuracy  {report['cell_accuracy']:.2%}")
-    print(f"verified       {report['verified']:.2%}   by the puzzle's own rules")
+    print(f"{reasoner.task.sound:<14} {report['verified']:.2%}   by the puzzle's own rules")
     print(
         f"segments       {report['mean_segments']:.2f} on average in {report['mean_passes']:.2f} passes, "
         f"at most {report['max_segments']} a pass, halt={report['halt']}"

@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from .config import nearest
-from .tasks import TASKS, Task
+from .tasks import Task, known_task
 from .tasks.maze import Maze
 from .tasks.sudoku import Sudoku
 
@@ -323,9 +323,7 @@ def build(
     own test file, or from the rest left over. No solution grid, up to symmetry, is in two splits, but that a test file
     given as such is left whole and may share grids with training.
     """
-    if task not in TASKS:
-        raise ValueError(f"no task '{task}'{nearest(task, list(TASKS))}")
-    task = TASKS[task].for_cells((size or DEFAULT_SIDE[task]) ** 2)
+    task = known_task(task).for_cells((size or DEFAULT_SIDE[task]) ** 2)
     if min_path is not None and task.name != "maze":
         raise ValueError(f"--min-path {min_path}: only mazes have paths")
     made = {} if min_path is None else {"min_path": min_path}

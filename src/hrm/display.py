@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from .answers import Solution, Thought
+from .tasks import Task
+from .tasks.maze import FREE, GOAL, PATH, START, WALL, Maze
 from .tasks.sudoku import Sudoku
 
 SURE, LIKELY = 0.95, 0.6
@@ -48,6 +50,29 @@ def sudoku_board(task: Sudoku, given: np.ndarray, cells: np.ndarray, certainty: 
     return lines
 
 
+def maze_board(task: Maze, given: np.ndarray, cells: np.ndarray, certainty: np.ndarray | None = None) -> Text:
+    """A maze, two columns a cell: the path green, yellow or red by certainty, and whatever given cell was changed red."""
+    lines = Text()
+    for k, cell in enumerate(cells.tolist()):
+        if k and k % task.columns == 0:
+            lines.append("\n")
+        sure = 1.0 if certainty is None else certainty[k]
+        if cell != given[k] and (cell != PATH or given[k] != FREE):
+            lines.append("××", "bold reverse red")
+        elif cell == PATH:
+            lines.append("██", "green" if sure >= SURE else "yellow" if sure >= LIKELY else "red")
+        elif cell in (START, GOAL):
+            lines.append("S " if cell == START else "G ", "bold reverse green")
+        else:
+            lines.append("▒▒" if cell == WALL else "  ", "dim")
+    return lines
+
+
+def board(task: Task, given: np.ndarray, cells: np.ndarray, certainty: np.ndarray | None = None) -> Text:
+    """The drawing of a grid: what was given, and what a model made of it, by certainty (S,)."""
+    return (sudoku_board if task.name == "sudoku" else maze_board)(task, given, cells, certainty)
+
+
 def marks_board(task: Sudoku, given: np.ndarray, marks: np.ndarray) -> Text:
     """The same board with every value that still stands in a cell, `marks` (cells, values): a player's pencil marks.
 
@@ -78,7 +103,7 @@ def meter(share: float, width: int = 20) -> str:
     return "█" * filled + "░" * (width - filled)
 
 
-def mind(task: Sudoku, given: np.ndarray, thought: Thought, longest: int) -> Panel:
+def mind(task: Task, given: np.ndarray, thought: Thought, longest: int) -> Panel:
     """The board after a segment, with how sure the model is and how much its carry still moves."""
     settled = float((thought.certainty >= SURE).mean())
     moved = ("z_H moved  ", "ruled out  ")[thought.candidates is not None]
@@ -88,18 +113,18 @@ def mind(task: Sudoku, given: np.ndarray, thought: Thought, longest: int) -> Pan
         (f"{moved} {meter(min(1.0, thought.residual))} {thought.residual:.3f}", "magenta"),
     )
     if thought.candidates is None:
-        board = sudoku_board(task, given, task.decode(thought.tokens), thought.certainty)
+        drawn = board(task, given, task.decode(thought.tokens), thought.certainty)
         title = f"segment {thought.segment} of at most {longest}"
     else:
-        board = marks_board(task, given, thought.candidates[:, -task.size :])
+        drawn = marks_board(task, given, thought.candidates[:, -task.size :])
         title = f"pass {thought.look + 1}, segment {thought.segment}"
-    return Panel(Group(board, facts), title=title + ("  halted" if thought.halted else ""), expand=False)
+    return Panel(Group(drawn, facts), title=title + ("  halted" if thought.halted else ""), expand=False)
 
 
 class Watcher:
     """Draws every segment of a solve: in place on a terminal, one plain line a segment elsewhere."""
 
-    def __init__(self, console: Console, task: Sudoku, given: np.ndarray, longest: int, pause: float = 0.12):
+    def __init__(self, console: Console, task: Task, given: np.ndarray, longest: int, pause: float = 0.12):
         self.console, self.task, self.given, self.longest, self.pause = console, task, given, longest, pause
         self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
@@ -128,11 +153,11 @@ class Watcher:
             self.live.stop()
 
 
-def answer_board(task: Sudoku, given: np.ndarray, solution: Solution) -> Text:
+def answer_board(task: Task, given: np.ndarray, solution: Solution) -> Text:
     """The board of an answered puzzle, coloured by the certainty of the thought that it came from."""
     cells = task.parse(solution.answer)
     came_from = next((t for t in reversed(solution.trace) if np.array_equal(task.decode(t.tokens), cells)), None)
-    return sudoku_board(task, given, cells, came_from and came_from.certainty)
+    return board(task, given, cells, came_from and came_from.certainty)
 
 
 def verdict(solution: Solution, seconds: float) -> Text:

@@ -16,7 +16,8 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
 
     exact@1: one deterministic pass, every labelled cell equals the label; with several passes and no rules the key is
     selected@k. cell_accuracy: mean share of labelled cells right. verified: the answer passes the puzzle's own rules;
-    an answer that does not is an abstention. The interval is Wilson's, 95 %, with as many trials as there are distinct
+    an answer that does not is an abstention; mazes call it
+    valid_and_shortest as well. The interval is Wilson's, 95 %, with as many trials as there are distinct
     solutions, since puzzles with one solution grid are not independent.
     """
     rows = min(limit or len(split.inputs), len(split.inputs))
@@ -41,6 +42,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
         "distinct_solutions": distinct,
         "cell_accuracy": float((right.sum(1) / np.maximum(1, labelled.sum(1))).mean()),
         "verified": float(verified.mean()),
+        task.sound: float(verified.mean()),
         "mean_segments": float(answers.segments.mean()),
         "max_segments": reasoner.max_segments,
         "mean_passes": float(answers.passes.mean()),

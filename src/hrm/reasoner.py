@@ -93,9 +93,21 @@ class Reasoner:
         self.card = card or {}
 
     @classmethod
-    def load(cls, where: str | Path, device: str = "auto", *, forward_dtype: str = "auto", **options) -> "Reasoner":
-        """A Reasoner over `hrm.load(where)`: shipped weights by name, a run folder, a weights folder, or a file."""
+    def load(
+        cls,
+        where: str | Path,
+        device: str = "auto",
+        *,
+        forward_dtype: str = "auto",
+        seq_len: int | None = None,
+        **options,
+    ) -> "Reasoner":
+        """A Reasoner over `hrm.load(where)`: shipped weights by name, a run folder, a weights folder, or a file.
+
+        `seq_len`: solve puzzles of so many cells, where the weights are for any number (those of mazes are).
+        """
         found = load_weights(where, device, forward_dtype=forward_dtype)
+        found = found.resized(seq_len or found.model.config.seq_len)
         return cls(found.model, found.task, card=found.card, **options)
 
     def read(self, puzzle: str) -> np.ndarray:

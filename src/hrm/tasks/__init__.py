@@ -8,8 +8,13 @@ TASKS = {"sudoku": Sudoku, "maze": Maze}
 Task = Sudoku | Maze
 
 
-def task_for(name: str, seq_len: int) -> Task:
-    """The task of a name and a number of cells. Raises ValueError naming the nearest known one."""
+def known_task(name: str) -> type[Task]:
+    """The kind of task of a name. Raises ValueError naming the nearest known one."""
     if name not in TASKS:
         raise ValueError(f"no task '{name}'{nearest(name, list(TASKS))}")
-    return TASKS[name].for_cells(seq_len)
+    return TASKS[name]
+
+
+def task_for(name: str, seq_len: int) -> Task:
+    """The task of a name and a number of cells. Raises ValueError naming the nearest known one."""
+    return known_task(name).for_cells(seq_len)

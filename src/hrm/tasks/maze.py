@@ -38,6 +38,8 @@ class Maze:
     rows: int = 30
     columns: int = 30
     name = "maze"
+    sound = "valid_and_shortest"
+    """What an answer is that passes the rules."""
     blank = FREE + 1
     """Token of a cell that may become another."""
     vocab_size = len(CELLS) + 1
@@ -56,6 +58,27 @@ class Maze:
         return self.rows * self.columns
 
     # --- text and tokens
+
+    @staticmethod
+    def cells_of(text: str) -> int | None:
+        """Cells of the first square maze in a text or file; None where the text does not tell."""
+        lines = text.strip("\r\n").splitlines()
+        if not lines:
+            return None
+        if "question" in lines[0].split(","):  # a CSV
+            place = lines[0].split(",").index("question")
+            fields = lines[1].split(",") if len(lines) > 1 else []
+            return len(fields[place]) if len(fields) > place else None
+        if lines[0].startswith("{"):  # JSON lines
+            return None
+        one = next((k for k, line in enumerate(lines) if not line), len(lines))  # drawn mazes are parted by blank lines
+        wide = len(lines[0])
+        return wide if one == 1 or wide > 2 * one else one * one
+
+    @staticmethod
+    def tidy(line: str) -> str:
+        """A line of a file without what is no cell; spaces are cells."""
+        return line.strip("\r\n")
 
     def parse(self, text: str) -> np.ndarray:
         """Read a maze: one line of cells, or a line a row; `#` wall, space or `.` free, S, G, and `o` for a path.

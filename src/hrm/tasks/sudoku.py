@@ -33,6 +33,8 @@ class Sudoku:
     box_rows: int = 3
     box_cols: int = 3
     name = "sudoku"
+    sound = "verified"
+    """What an answer is that passes the rules."""
     blank = 1
     """Token of an open cell; 0 is padding, digits follow."""
 
@@ -69,6 +71,16 @@ class Sudoku:
         return SYMBOLS[: self.size]
 
     # --- text and tokens
+
+    @staticmethod
+    def cells_of(text: str) -> int | None:
+        """Cells of the puzzle that a text holds, where weights for other sizes could take it: none do."""
+        return None
+
+    @staticmethod
+    def tidy(line: str) -> str:
+        """A line of a file without what is no cell."""
+        return line.strip()
 
     def parse(self, text: str) -> np.ndarray:
         """Read a grid: one line of cells, or a drawing with separators. Blanks are . 0 _ or *.

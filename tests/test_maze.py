@@ -1,0 +1,160 @@
+"""The maze task against a search written differently: a plain queue, as the label's rule is stated."""
+
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+
+from hrm.tasks.maze import CELLS, FREE, GOAL, PATH, START, WALL, Maze, path_order
+
+TASK = Maze(6, 6)
+OPEN = "S     \n ##   \n #    \n   ## \n    # \n     G"
+
+
+def queue_search(maze: Maze, puzzle: np.ndarray) -> np.ndarray | None:
+    """Breadth first from S, neighbours down, left, right, up, the first parent wins; walked back from G."""
+    start, goal = (int(np.flatnonzero(puzzle == cell)[0]) for cell in (START, GOAL))
+    parent, queue = {start: start}, deque([start])
+    while queue:
+        k = queue.popleft()
+        r, c = divmod(k, maze.columns)
+        for y, x in ((r + 1, c), (r, c - 1), (r, c + 1), (r - 1, c)):
+            j = y * maze.columns + x
+            if 0 <= y < maze.rows and 0 <= x < maze.columns and puzzle[j] != WALL and j not in parent:
+                parent[j] = k
+                queue.append(j)
+    if goal not in parent:
+        return None
+    answer, k = puzzle.copy(), parent[goal]
+    while k != start:
+        answer[k] = PATH
+        k = parent[k]
+    return answer
+
+
+def drawn(count: int, side: int = 12, seed: int = 0, **options) -> tuple[Maze, np.ndarray, np.ndarray]:
+    maze = Maze(side, side)
+    made = maze.generate_many(np.random.default_rng(seed), **options)
+    puzzles, answers = zip(*(next(made) for _ in range(count)), strict=True)
+    return maze, np.stack(puzzles), np.stack(answers)
+
+
+def test_labels_are_those_of_a_queue_search():
+    maze, puzzles, answers = drawn(60, walls=(0.1, 0.45))
+    for puzzle, answer in zip(puzzles, answers, strict=True):
+        assert (queue_search(maze, puzzle) == answer).all()
+        assert maze.rate(puzzle) == (answer == PATH).sum() + 2
+
+
+def test_generated_mazes_keep_what_was_asked_and_come_again_from_the_seed():
+    maze, puzzles, answers = drawn(20, side=10, min_path=18)
+    assert min(maze.rate(puzzle) for puzzle in puzzles) >= 18
+    assert all(maze.verify(*pair) for pair in zip(puzzles, answers, strict=True))
+    assert all(not maze.clues_fault(puzzle) for puzzle in puzzles)
+    assert (drawn(20, side=10, min_path=18)[1] == puzzles).all()
+    assert (drawn(20, side=10, min_path=18, seed=1)[1] != puzzles).any()
+
+
+def test_the_goal_is_drawn_as_if_the_maze_were_tried_until_it_fits():
+    """On a tiny board the generator's shortcut and the plain procedure give paths of equal lengths on average."""
+    maze, plain, rng = Maze(4, 4), [], np.random.default_rng(3)
+    while len(plain) < 1500:
+        board = np.where(rng.random(16) < rng.uniform(0.3, 0.5), WALL, FREE).astype(np.uint8)
+        free = np.flatnonzero(board == FREE)
+        if len(free) < 2:
+            continue
+        board[rng.choice(free, 2, replace=False)] = START, GOAL
+        if maze.rate(board) >= 5:
+            plain.append((maze.rate(board), (board == WALL).sum()))
+    puzzles = drawn(1500, side=4, min_path=5)[1]
+    ours = [(maze.rate(puzzle), (puzzle == WALL).sum()) for puzzle in puzzles]
+    spread = np.std(plain, axis=0) / 1500**0.5
+    assert (abs(np.mean(plain, axis=0) - np.mean(ours, axis=0)) < 5 * spread).all()
+
+
+def test_mazes_that_cannot_be_made_are_refused():
+    with pytest.raises(ValueError, match="ask for shorter paths"):
+        next(Maze(3, 3).generate_many(np.random.default_rng(0), min_path=9))
+    with pytest.raises(ValueError, match="at most 64"):
+        next(Maze(2, 65).generate_many(np.random.default_rng(0)))
+
+
+def test_any_shortest_path_passes_and_nothing_else():
+    puzzle = TASK.parse(OPEN)
+    answer = TASK.solve(puzzle)
+    other = queue_search(TASK, puzzle.reshape(6, 6).T.ravel()).reshape(6, 6).T.ravel()  # another tie-break
+    assert (answer != other).any() and TASK.verify(puzzle, answer) and TASK.verify(puzzle, other)
+    stray, torn, moved = (answer.copy() for _ in range(3))
+    stray[np.flatnonzero((answer == FREE))[0]] = PATH
+    torn[np.flatnonzero(answer == PATH)[3]] = FREE
+    moved[np.flatnonzero(puzzle == WALL)[0]] = PATH
+    cases = ((stray, "lead nowhere|steps"), (torn, "does not lead"), (moved, "was given as a wall"))
+    for wrong, words in cases:
+        fault = TASK.fault(puzzle, wrong)
+        assert fault and any(word in fault for word in words.split("|"))
+    answers = np.stack((answer, other, stray, torn, moved))
+    assert TASK.verify_batch(np.stack([puzzle] * 5), answers).tolist() == [True, True, False, False, False]
+
+
+def test_detours_are_told_with_both_lengths():
+    puzzle = Maze(3, 3).parse("S  \n   \nG  ")
+    detour = Maze(3, 3).parse("Soo\n  o\nGoo")
+    assert Maze(3, 3).fault(puzzle, detour) == "the path takes 6 steps, 2 would do"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("S  \n   \n", "3 rows expected for 3x3, got 2"),
+        ("S x\n  G\n   ", "row 1, column 3: 'x' is none of"),
+        ("S    \n  G\n   ", "row 1: 3 cells expected, got 5"),
+        ("SG#", "9 cells expected for 3x3, got 3"),
+    ],
+)
+def test_text_that_is_no_maze_is_refused(text, words):
+    with pytest.raises(ValueError, match=words.replace("(", r"\(")):
+        Maze(3, 3).parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("SS \n  G\n   ", "2 start cells 'S', expected 1"),
+        ("S  \n   \n   ", "0 goal cells 'G', expected 1"),
+        ("So \n  G\n   ", "holds a path cell"),
+        ("S# \n## \n  G", "no way leads from S to G"),
+    ],
+)
+def test_mazes_that_cannot_be_asked_are_refused(text, words):
+    assert words in Maze(3, 3).clues_fault(Maze(3, 3).parse(text))
+
+
+def test_text_comes_back_and_free_cells_at_the_end_of_a_row_may_be_missing():
+    grid = TASK.parse(OPEN)
+    assert TASK.format(grid, "grid") == OPEN and (TASK.parse(TASK.format(grid)) == grid).all()
+    stripped = "\n".join(line.rstrip() for line in OPEN.splitlines())
+    assert (TASK.parse(stripped) == grid).all() and (TASK.parse(OPEN.replace(" ", ".")) == grid).all()
+    assert (TASK.decode(TASK.encode(grid)) == grid).all() and TASK.vocab_size == len(CELLS) + 1
+
+
+def test_shorter_errands_have_the_labels_of_their_own_mazes():
+    maze, puzzles, answers = drawn(40, min_path=14)
+    tokens = [torch.from_numpy(maze.encode(grids)).int() for grids in (puzzles, answers)]
+    inputs, labels = maze.augment(*tokens, torch.Generator().manual_seed(0))
+    asked, told = maze.decode(inputs.numpy()), maze.decode(labels.numpy())
+    assert all((queue_search(maze, p) == a).all() for p, a in zip(asked, told, strict=True))
+    assert 5 < (asked != puzzles).any(1).sum() < 35
+    assert ((asked == WALL) == (puzzles == WALL)).all()
+    order = path_order(tokens[1].view(-1, 12, 12)).flatten(1)
+    assert (order.amax(1) + 1 == torch.tensor([maze.rate(p) for p in puzzles])).all()
+
+
+def test_a_turned_maze_is_turned_back_and_counts_as_the_same():
+    maze, puzzles, _ = drawn(8)
+    tokens = torch.from_numpy(maze.encode(puzzles)).int()
+    symmetry = maze.draw_symmetry(8, torch.Generator().manual_seed(1))
+    turned = symmetry.apply(tokens)
+    assert (turned != tokens).any() and (symmetry.undo(turned) == tokens).all()
+    keys = [[maze.same_orbit_key(maze.decode(t)) for t in side.numpy()] for side in (tokens, turned)]
+    assert keys[0] == keys[1] and len(set(keys[0])) == 8
