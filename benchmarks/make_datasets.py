@@ -1,11 +1,13 @@
 """Make the generated data sets that ship in the package, the same bytes every time.
 
-    python benchmarks/make_datasets.py [--check] [hard-val] [6x6]
+    python benchmarks/make_datasets.py [--check] [hard-val] [6x6] [maze-15x15]
 
 hard-val: 256 hard 9×9 puzzles for validation, each the hardest found in a short search near a random minimal puzzle,
 with no solution grid (up to symmetry) of the training and test files. 6x6: 1,000 training, 256 validation and 1,000 test
-puzzles with 2×3 boxes, minimal and unique, no two alike. `--check` compares with the files in place instead of writing.
-(sudoku_hard_train and sudoku_hard_test are the project's earlier output, made by the same method in another program.)
+puzzles with 2×3 boxes, minimal and unique, no two alike. maze-15x15: 1,000, 200 and 1,000 mazes with paths of 32 cells and
+more, no two alike up to symmetry. `--check` compares with the files in place instead of writing.
+(sudoku_hard_train, sudoku_hard_test and maze_30x30_* are the project's earlier output, made by the same methods in other
+programs; `hrm data build maze --source generate --min-path 110` makes more of the latter.)
 """
 
 import argparse
@@ -18,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hrm.data import Row, read_csv
+from hrm.data import Row, distinct_puzzles, read_csv
+from hrm.tasks.maze import Maze
 from hrm.tasks.sudoku import Sudoku
 
 FOLDER = Path(__file__).parents[1] / "src" / "hrm" / "datasets"
@@ -65,12 +68,17 @@ def six_by_six() -> dict[str, list[Row]]:
     return {"sudoku_6x6_train": rows[:1000], "sudoku_6x6_val": rows[1000:1256], "sudoku_6x6_test": rows[1256:]}
 
 
+def maze_15x15() -> dict[str, list[Row]]:
+    rows = distinct_puzzles(Maze(15, 15), np.random.Generator(np.random.Philox(7)), 2200, {"min_path": 32})
+    return {"maze_15x15_train": rows[:1000], "maze_15x15_val": rows[1000:1200], "maze_15x15_test": rows[1200:]}
+
+
 def packed(rows: list[Row]) -> bytes:
     lines = ["source,question,answer,rating", *(f"{r.source},{r.question},{r.answer},{r.rating}" for r in rows)]
     return gzip.compress("".join(line + "\n" for line in lines).encode(), 9, mtime=0)
 
 
-MAKERS = {"hard-val": hard_val, "6x6": six_by_six}
+MAKERS = {"hard-val": hard_val, "6x6": six_by_six, "maze-15x15": maze_15x15}
 
 
 def main() -> int:

@@ -16,15 +16,19 @@ from pathlib import Path
 import torch
 
 from hrm import checkpoint as ckpt
-from hrm.config import load_recipe
+from hrm.config import Recipe, load_recipe, recipe_names
 from hrm.data import load_split, read_csv, split_from_rows
 from hrm.evaluate import evaluate
 from hrm.reasoner import Reasoner
+from hrm.tasks import known_task
 
 NAMES = {
     "sudoku-hard-1k, test": "unseen puzzles of the same maker",
     "sudoku_extreme_test_public.csv.gz": "official Sudoku-Extreme test rows, which are harder",
     "official_sudoku_bench_100.csv.gz": "the official easy rows",
+    "maze-15x15-1k, test": "unseen 15x15 mazes of the same maker",
+    "maze-30x30-hard-1k, test": "unseen hard 30x30 mazes of the same maker",
+    "maze_hard_like_test_1k.csv.gz": "unseen hard 30x30 mazes",
 }
 """What the summary calls a data set."""
 KEPT = "rows distinct_solutions cell_accuracy verified mean_segments mean_passes".split()
@@ -47,7 +51,7 @@ def main() -> None:
         "trained_on": asked.trained_on,
         "data": recipe.data_path,
         "data_hash": load_split(recipe.data_path, "train").hash,
-        "command": f"hrm train {recipe.run_name}",
+        "command": command_of(recipe),
         "commit": subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip(),
@@ -69,8 +73,26 @@ def main() -> None:
             card["results"] = measure(shipped, recipe.data_path, asked.also, asked.rows)
     card["summary"] = summary(card["results"])
     ckpt.save_weights(target, found.model, found.task, card, torch.bfloat16)
-    (target / "README.md").write_text(model_card(asked.name, card))
-    print(model_card(asked.name, card))
+    page = model_card(asked.name, found.task, card)
+    (target / "README.md").write_text(page)
+    print(page)
+
+
+def command_of(recipe: Recipe) -> str:
+    """The `hrm train` line that makes this recipe: the package's nearest, and what was laid over it."""
+
+    def flat(values: dict, before: str = "") -> dict[str, object]:
+        found = {}
+        for key, value in values.items():
+            found |= flat(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
+        return found
+
+    def overrides(name: str) -> list[str]:
+        known = flat(load_recipe(name).model_dump())
+        return [f"{key}={value}" for key, value in flat(recipe.model_dump()).items() if known[key] != value]
+
+    name = min(recipe_names(), key=lambda name: len(overrides(name)))
+    return " ".join(["hrm train", name, *overrides(name)])
 
 
 def summary(results: list[dict]) -> str:
@@ -96,10 +118,14 @@ def measure(weights: Path, data: str, also: list[Path], rows: int) -> list[dict]
     """Every data set in every way of answering that the model has, the default one first."""
     results = []
     for way, options in ways(Reasoner.load(weights, "cpu")).items():
-        reasoner = Reasoner.load(weights, "cpu", batch_size=256, backend="compiled", **options)
+        kind = known_task(Reasoner.load(weights, "cpu").task.name)
         sets = [(f"{data}, test", load_split(data, "test"))]
-        sets += [(path.name, split_from_rows(read_csv(path), reasoner.task, path.name)) for path in also]
+        for path in also:
+            lines = read_csv(path)
+            sets.append((path.name, split_from_rows(lines, kind.for_cells(len(lines[0].question)), path.name)))
         for name, split in sets:
+            fitting = {"seq_len": split.metadata.seq_len, "batch_size": 256, "backend": "compiled"}
+            reasoner = Reasoner.load(weights, "cpu", **fitting, **options)
             report = evaluate(reasoner, split, None if name.startswith(data) else rows)
             counted, q = report["counted"], report["q_halt"] or {}
             results.append(
@@ -141,7 +167,7 @@ def training_seconds(metrics: Path) -> float:
     return seconds
 
 
-def model_card(name: str, card: dict) -> str:
+def model_card(name: str, task: str, card: dict) -> str:
     head = "| data | rows | way | counted as | share (95 % interval) | verified by the rules | cells right | segments | passes |"
     head += " Q_halt right |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
     lines = [
@@ -153,11 +179,11 @@ def model_card(name: str, card: dict) -> str:
     stated = "trained_on data_hash command commit seed steps training_seconds hardware torch parameters selection"
     facts = "\n".join(f"- {key.replace('_', ' ')}: {card[key]}" for key in stated.split())
     return (
-        f"---\nlibrary_name: hrm-torch\nlicense: apache-2.0\ntags: [hierarchical-reasoning-model, sudoku]\n---\n"
+        f"---\nlibrary_name: hrm-torch\nlicense: apache-2.0\ntags: [hierarchical-reasoning-model, {task}]\n---\n"
         f"# {name}\n\n{card['summary']}.\n\n{facts}\n- written by: benchmarks/ship_weights.py on {platform.machine()}\n\n"
         f"exact@1 is one deterministic pass, equal to the label; selected@k is up to k passes, the answer chosen by the "
         f"model's own signals; checked@k is up to k passes, the answer accepted by the puzzle's rules. Verified: the answer "
-        f"passes the rules; any other counts as none.\n\n{head}" + "\n".join(lines) + "\n"
+        f"passes the rules (of a maze: valid and shortest); any other counts as none.\n\n{head}" + "\n".join(lines) + "\n"
     )
 
 

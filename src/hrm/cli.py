@@ -80,6 +80,7 @@ def solve(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    png: Annotated[Path | None, typer.Option(help="draw the answer into this file (one maze)")] = None,
 ) -> None:
     """Solve one puzzle, a file of them, or a stream. Exit code 1 if an answer fails the puzzle's rules."""
     if output not in ("text", "json", "csv"):

@@ -32,7 +32,12 @@ from .tasks.sudoku import Sudoku
 if TYPE_CHECKING:
     import torch
 
-BUILTIN = {"sudoku-hard-1k": ("sudoku_hard", Sudoku()), "sudoku-6x6-1k": ("sudoku_6x6", Sudoku(2, 3)), "maze-15x15-1k": ("maze_15x15", Maze(15, 15))}
+BUILTIN = {
+    "sudoku-hard-1k": ("sudoku_hard", Sudoku()),
+    "sudoku-6x6-1k": ("sudoku_6x6", Sudoku(2, 3)),
+    "maze-15x15-1k": ("maze_15x15", Maze(15, 15)),
+    "maze-30x30-hard-1k": ("maze_30x30", Maze()),
+}
 """Sets inside the package: name -> (file stem, task). All made by us; no licence question."""
 
 HUB_SETS = {"sudoku": "sapientinc/sudoku-extreme", "maze": "sapientinc/maze-30x30-hard-1k"}

@@ -27,8 +27,10 @@ MOST_COLUMNS = 64
 WALL_SHARE = (0.30, 0.50)
 """A generated maze draws its share of walls from this range (Lehnert et al. 2024, appendix C)."""
 TRIES_AT_ONCE = 8192
-SHORTER = 0.5
-"""Share of a training batch whose S and G move along their path."""
+SHORTER, EDITED = 0.5, 0.5
+"""Shares of a training batch whose S and G move along their path, and whose walls change away from it."""
+MOST_CLOSED, MOST_OPENED = 0.3, 0.5
+"""Largest chance of a free cell off the path to become a wall, and of a wall without passage to become free."""
 
 
 @dataclass(frozen=True)
@@ -281,32 +283,40 @@ class Maze:
     # --- symmetry
 
     def augment(self, inputs: Any, labels: Any, generator: Any) -> tuple[Any, Any]:
-        """Shorter errands in the same mazes: S and G of half of the rows move to two cells of their path, in its order.
+        """Other mazes whose labels follow from those at hand; nothing is solved anew.
 
-        A part of the label's path is the label of its own ends, since the first shortest path has first shortest paths
-        for parts; nothing is solved anew, and no turned maze breaks the rule of the label. inputs, labels: token tensors
-        (B, S) on the generator's device. Lengths are drawn evenly on a logarithmic scale.
+        Errands: in half of the rows S and G move to two cells of their path, in its order, lengths drawn evenly on a
+        logarithmic scale; a part of a first shortest path is one between its own ends. Edits, in as many rows: free
+        cells off the path become walls, by a chance of the row's own, since fewer ways leave the label the first; and
+        walls with at most one free neighbour become free, as no path leads through them. (Turning a maze would break
+        the rule of its label.) inputs, labels: token tensors (B, S) on the generator's device.
         """
         import torch
 
         batch, device = len(inputs), inputs.device
+
+        def uniform(*shape: int) -> Any:
+            return torch.rand((batch, *shape), generator=generator, device=device)
+
         order = path_order(labels.view(batch, self.rows, self.columns)).flatten(1)  # 0 at S, -1 off the path
-        last = order.amax(1)  # at G
-        draw = torch.rand((3, batch), generator=generator, device=device)
-        span = (last.clamp(min=1).float() ** draw[0]).round().long().clamp(min=1)
-        moved = (draw[2] < SHORTER) & (last > 0)
-        span = torch.where(moved, span, last)
-        first = (draw[1] * (last - span + 1)).long()[:, None]
-        final = first + span[:, None]
-        on, free = order >= 0, FREE + 1
-        ends = {START + 1: on & (order == first), GOAL + 1: on & (order == final)}
-        base = torch.where(on, torch.where((order > first) & (order < final), PATH + 1, free), labels)
-        for token, here in ends.items():
-            base = torch.where(here, token, base)
-        base = base.to(labels.dtype)
-        asked = torch.where(base == PATH + 1, free, base)
-        keep = moved[:, None]
-        return torch.where(keep, asked.to(inputs.dtype), inputs), torch.where(keep, base, labels)
+        last = order.amax(1, keepdim=True)  # at G
+        span = (last.clamp(min=1).float() ** uniform(1)).round().long().clamp(min=1)
+        span = torch.where((uniform(1) < SHORTER) & (last > 0), span, last)
+        first = (uniform(1) * (last - span + 1)).long()
+        final = first + span
+        told = torch.where(order >= 0, FREE + 1, labels)
+        told = torch.where((order > first) & (order < final), PATH + 1, told)
+        told = torch.where((order >= 0) & (order == first), START + 1, told)
+        told = torch.where((order >= 0) & (order == final), GOAL + 1, told)
+        edited = uniform(1) < EDITED
+        told = torch.where(edited & (told == FREE + 1) & (uniform(self.seq_len) < MOST_CLOSED * uniform(1)), 1, told)
+        ways = neighbours((told > 1).view(batch, self.rows, self.columns)).flatten(1)  # free neighbours of each cell
+        cells = torch.arange(self.seq_len, device=device)
+        colour = (cells // self.columns + cells % self.columns) % 2  # no two cells of a colour touch, so none link up
+        pocket = (told == WALL + 1) & (ways <= 1) & (colour == (uniform(1) < 0.5))
+        told = torch.where(edited & pocket & (uniform(self.seq_len) < MOST_OPENED * uniform(1)), FREE + 1, told)
+        asked = torch.where(told == PATH + 1, FREE + 1, told)
+        return asked.to(inputs.dtype), told.to(labels.dtype)
 
     def draw_symmetry(self, batch: int, generator: Any) -> Symmetry:
         """One of the eight turns and reflections for each of `batch` rows (square mazes), on the generator's device."""
@@ -318,6 +328,14 @@ class Maze:
         sources = torch.stack([turn.flatten() for turn in turns])  # (8, S)
         which = torch.randint(8, (batch,), generator=generator, device=device)
         return Symmetry(sources[which], torch.arange(self.vocab_size, device=device).expand(batch, -1))
+
+
+def neighbours(boards: Any) -> Any:
+    """How many of each cell's four neighbours are set: int64 (B, R, C) for a bool tensor (B, R, C)."""
+    import torch.nn.functional as F
+
+    around = F.pad(boards.long(), (1, 1, 1, 1))
+    return around[:, 2:, 1:-1] + around[:, :-2, 1:-1] + around[:, 1:-1, 2:] + around[:, 1:-1, :-2]
 
 
 def flood(passable: np.ndarray, source: np.ndarray) -> np.ndarray:
@@ -347,12 +365,7 @@ def path_order(labels: Any) -> Any:
     left, edge = (labels == PATH + 1) | (labels == GOAL + 1), labels == START + 1
     step = 0
     while bool(edge.any()):
-        near = torch.zeros_like(edge)
-        near[:, 1:] |= edge[:, :-1]
-        near[:, :-1] |= edge[:, 1:]
-        near[:, :, 1:] |= edge[:, :, :-1]
-        near[:, :, :-1] |= edge[:, :, 1:]
-        edge, step = near & left, step + 1
+        edge, step = (neighbours(edge) > 0) & left, step + 1
         order = torch.where(edge, step, order)
         left = left & ~edge
     return order
