@@ -160,3 +160,14 @@ def test_a_turned_maze_is_turned_back_and_counts_as_the_same():
     assert (turned != tokens).any() and (symmetry.undo(turned) == tokens).all()
     keys = [[maze.same_orbit_key(maze.decode(t)) for t in side.numpy()] for side in (tokens, turned)]
     assert keys[0] == keys[1] and len(set(keys[0])) == 8
+
+
+def test_mazes_labelled_anew_have_right_labels():
+    maze, puzzles, answers = drawn(100, min_path=14)
+    tokens = [torch.from_numpy(maze.encode(grids)).int() for grids in (puzzles, answers)]
+    inputs, labels = maze.relabel(*tokens, torch.Generator().manual_seed(0), share=0.8)
+    asked, told = maze.decode(inputs.numpy()), maze.decode(labels.numpy())
+    assert all((queue_search(maze, p) == a).all() for p, a in zip(asked, told, strict=True))
+    assert 40 < (asked != puzzles).any(1).sum() < 95
+    cut = maze.parse("S#G".ljust(12) + "###".ljust(132, "#"))
+    assert not maze.first_paths(torch.from_numpy(maze.encode(cut[None])).int())[1].any()

@@ -88,8 +88,7 @@ def solve(
     from .reasoner import Reasoner
     from .tasks import known_task
 
-    cells = known_task(task).cells_of(puzzle if puzzle == "-" or not os.path.isfile(puzzle) else read_text(puzzle))
-
+    cells = known_task(task).cells_of(read_text(puzzle) if os.path.isfile(puzzle) else puzzle)
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, seq_len=cells, **options)
@@ -98,16 +97,26 @@ def solve(
     if puzzle == "-":
         groups = lines_as_they_come(sys.stdin.fileno(), reasoner.task.tidy)
         failed = Answering(reasoner, output, "standard input").stream(groups)
-    elif os.path.isfile(puzzle):
+    elif os.path.isfile(puzzle) and not (watch or png):
         failed = Answering(reasoner, output, puzzle).file(read_text(puzzle))
-    elif watch or output == "text":
-        failed = solve_one(reasoner, puzzle, watch)
+    elif watch or png or output == "text":
+        failed = solve_one(reasoner, one_puzzle(puzzle, reasoner.task), watch, png)
     else:
         failed = Answering(reasoner, output, "puzzle").stream([[puzzle]])
     raise typer.Exit(failed)
 
 
-def solve_one(reasoner: Any, puzzle: str, watch: bool) -> int:
+def one_puzzle(puzzle: str, task: Any) -> str:
+    """The text of a puzzle, or of the one in a file."""
+    if not os.path.isfile(puzzle):
+        return puzzle
+    found = puzzles_in(read_text(puzzle), task)
+    if len(found) != 1:
+        raise ValueError(f"{puzzle}: {len(found)} puzzles in it; --watch and --png take one")
+    return found[0][1]
+
+
+def solve_one(reasoner: Any, puzzle: str, watch: bool, png: Path | None) -> int:
     """One puzzle, drawn; exit code."""
     from rich.console import Console
 
@@ -124,6 +133,12 @@ def solve_one(reasoner: Any, puzzle: str, watch: bool) -> int:
     if not (watch and console.is_terminal and reasoner.model.config.carry == "latent"):
         console.print(answer_board(task, given, solution))
     console.print(verdict(solution, time.perf_counter() - started))
+    if png:
+        from .pictures import save_maze
+
+        if task.name != "maze":
+            raise ValueError(f"--png draws mazes, not {task.name}")
+        save_maze(png, task, given, task.parse(solution.answer))
     print(solution.answer)
     return 0 if solution.verified else 1
 

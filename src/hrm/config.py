@@ -174,6 +174,9 @@ class Recipe(Closed):
     """Most cells of the answer that such a row gains."""
     reclue_drop: Share = 0.5
     """Most givens it loses for each cell gained."""
+    relabel: Share = 0.0
+    """Mazes: share of a batch's rows that are turned, edited and labelled anew by exact search. That is more labelled data
+    than the data set's own: a setting to be named beside every result."""
     start_hints: Share = 0.25
     """carry=candidates: share of new rows that start with a few cells of their answer filled in."""
     start_wrong: Share = 0.25
@@ -238,6 +241,12 @@ class Recipe(Closed):
             raise ValueError(
                 "carry=candidates rules values out by their probability: use loss_type=softmax_cross_entropy"
             )
+        if self.relabel and self.task != "maze":
+            raise ValueError(f"relabel={self.relabel}: only mazes are labelled anew; task={self.task} is not")
+        if self.reclue and self.task != "sudoku":
+            raise ValueError(f"reclue={self.reclue}: only Sudokus are given other clues; task={self.task} is not")
+        if self.arch.carry == "candidates" and self.task != "sudoku":
+            raise ValueError(f"carry=candidates needs a puzzle with rows, columns and boxes; task={self.task} has none")
         if self.start_hints + self.start_wrong > 1:
             raise ValueError(
                 f"start_hints={self.start_hints} and start_wrong={self.start_wrong} are shares of one whole"

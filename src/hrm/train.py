@@ -119,7 +119,7 @@ class Trainer:
             rank=ranks.rank,
             world_size=ranks.world,
             device=str(self.device),
-            augment=self._augment if recipe.augment or recipe.reclue else None,
+            augment=self._augment if recipe.augment or recipe.reclue or recipe.relabel else None,
         )
         self.total = recipe.total_steps(meta.total_groups * meta.mean_puzzle_examples)
         self.carry: Carry = empty_carry(self.model, self.sampler.batch(0))
@@ -183,6 +183,8 @@ class Trainer:
 
     def _augment(self, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         recipe = self.recipe
+        if recipe.relabel:
+            inputs, labels = self.task.relabel(inputs, labels, generator, recipe.relabel)
         if recipe.augment:
             inputs, labels = self.task.augment(inputs, labels, generator)
         if recipe.reclue:

@@ -29,6 +29,8 @@ WALL_SHARE = (0.30, 0.50)
 TRIES_AT_ONCE = 8192
 SHORTER, EDITED = 0.5, 0.5
 """Shares of a training batch whose S and G move along their path, and whose walls change away from it."""
+MOST_FLIPPED = 0.2
+"""Largest chance of a cell to change between wall and free in a maze that is labelled anew."""
 MOST_CLOSED, MOST_OPENED = 0.3, 0.5
 """Largest chance of a free cell off the path to become a wall, and of a wall without passage to become free."""
 
@@ -317,6 +319,51 @@ class Maze:
         told = torch.where(edited & pocket & (uniform(self.seq_len) < MOST_OPENED * uniform(1)), FREE + 1, told)
         asked = torch.where(told == PATH + 1, FREE + 1, told)
         return asked.to(inputs.dtype), told.to(labels.dtype)
+
+    def relabel(self, inputs: Any, labels: Any, generator: Any, share: float) -> tuple[Any, Any]:
+        """New mazes with labels found by search: `share` of the rows are turned, walls put in and taken out anywhere.
+
+        This is more labelled data than the rows at hand, not augmentation: report it as a setting of its own. A row
+        whose S and G are cut apart keeps what it was. inputs, labels: token tensors (B, S).
+        """
+        import torch
+
+        batch, device = len(inputs), inputs.device
+
+        def uniform(*shape: int) -> Any:
+            return torch.rand((batch, *shape), generator=generator, device=device)
+
+        turned = self.draw_symmetry(batch, generator).apply(inputs) if self.rows == self.columns else inputs
+        flipped = (uniform(self.seq_len) < MOST_FLIPPED * uniform(1)) & (turned <= FREE + 1)
+        asked = torch.where(flipped, WALL + 1 + FREE + 1 - turned, turned)
+        told, solved = self.first_paths(asked)
+        chosen = solved[:, None] & (uniform(1) < share)
+        return torch.where(chosen, asked, inputs), torch.where(chosen, told.to(labels.dtype), labels)
+
+    def first_paths(self, tokens: Any) -> tuple[Any, Any]:
+        """`solve` for a batch on its device: labels (B, S) of mazes in tokens (B, S), and which have a way at all (B,)."""
+        import torch
+        import torch.nn.functional as F
+
+        boards = tokens.view(-1, self.rows, self.columns)
+        left, edge, field, step = boards > WALL + 1, boards == GOAL + 1, torch.full_like(boards, 10**6), 0
+        start = boards == START + 1
+        while bool(edge.any()):
+            field = torch.where(edge, step, field)
+            left = left & ~edge
+            edge, step = (neighbours(edge) > 0) & left, step + 1
+        around = F.pad(field, (1, 1, 1, 1), value=10**6)
+        near = (around[:, 2:, 1:-1], around[:, 1:-1, :-2], around[:, 1:-1, 2:], around[:, :-2, 1:-1])  # as DIRECTIONS
+        closer = torch.stack([beside == field - 1 for beside in near], -1)
+        first = closer & (closer.long().cumsum(-1) == 1)  # (B, R, C, 4): where each cell's walk goes on
+        here, told = start, boards
+        while bool((here & (field > 1) & (field < 10**6)).any()):
+            goes = F.pad(first & here[..., None], (0, 0, 1, 1, 1, 1))
+            down, west, east, up = goes.unbind(-1)
+            here = down[:, :-2, 1:-1] | west[:, 1:-1, 2:] | east[:, 1:-1, :-2] | up[:, 2:, 1:-1]
+            here = here & (boards == FREE + 1)
+            told = torch.where(here, PATH + 1, told)
+        return told.flatten(1), (start & (field < 10**6)).flatten(1).any(1)
 
     def draw_symmetry(self, batch: int, generator: Any) -> Symmetry:
         """One of the eight turns and reflections for each of `batch` rows (square mazes), on the generator's device."""
