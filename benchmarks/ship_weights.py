@@ -183,7 +183,9 @@ def model_card(name: str, task: str, card: dict) -> str:
         f"# {name}\n\n{card['summary']}.\n\n{facts}\n- written by: benchmarks/ship_weights.py on {platform.machine()}\n\n"
         f"exact@1 is one deterministic pass, equal to the label; selected@k is up to k passes, the answer chosen by the "
         f"model's own signals; checked@k is up to k passes, the answer accepted by the puzzle's rules. Verified: the answer "
-        f"passes the rules (of a maze: valid and shortest); any other counts as none.\n\n{head}" + "\n".join(lines) + "\n"
+        f"passes the rules (of a maze: valid and shortest); any other counts as none.\n\n{head}"
+        + "\n".join(lines)
+        + "\n"
     )
 
 

@@ -86,7 +86,7 @@ def test_any_shortest_path_passes_and_nothing_else():
     other = queue_search(TASK, puzzle.reshape(6, 6).T.ravel()).reshape(6, 6).T.ravel()  # another tie-break
     assert (answer != other).any() and TASK.verify(puzzle, answer) and TASK.verify(puzzle, other)
     stray, torn, moved = (answer.copy() for _ in range(3))
-    stray[np.flatnonzero((answer == FREE))[0]] = PATH
+    stray[np.flatnonzero(answer == FREE)[0]] = PATH
     torn[np.flatnonzero(answer == PATH)[3]] = FREE
     moved[np.flatnonzero(puzzle == WALL)[0]] = PATH
     cases = ((stray, "lead nowhere|steps"), (torn, "does not lead"), (moved, "was given as a wall"))

@@ -64,7 +64,10 @@ def main() -> None:
 def solve(
     task: Annotated[str, typer.Argument(help="which kind of puzzle: sudoku or maze")],
     puzzle: Annotated[
-        str, typer.Argument(help="the cells in one line (Sudoku: . or 0 for blanks; maze: # space S G), a file, or - for standard input")
+        str,
+        typer.Argument(
+            help="the cells in one line (Sudoku: . or 0 for blanks; maze: # space S G), a file, or - for standard input"
+        ),
     ],
     weights: Annotated[str | None, typer.Option(help="shipped weights, run folder, weights folder or file")] = None,
     output: Annotated[str, typer.Option("--format", help="text, json (lines) or csv")] = "text",
@@ -481,7 +484,9 @@ def data_build(
         int, typer.Option(min=0, help="augmented copies of each puzzle, as the reference writes them")
     ] = 0,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
-    size: Annotated[int | None, typer.Option(help="side of the grid: Sudoku 4 to 25, 9 by default; maze any, 30")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="side of the grid: Sudoku 4 to 25, 9 by default; maze any, 30")
+    ] = None,
     min_path: Annotated[int | None, typer.Option(help="mazes: cells of the shortest path, at least")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite/--no-overwrite")] = False,
 ) -> None:

@@ -155,7 +155,9 @@ class ModelConfig(Arch):
                 raise ValueError(f"boxes of {self.box} do not fit {self.seq_len} cells and {self.vocab_size} tokens")
         square = self.side**2 == self.seq_len
         if not square and (self.pos_encodings == "rope2d" or self.mixer == "conv"):
-            raise ValueError(f"{self.mixer if self.mixer == 'conv' else 'rope2d'} needs a square grid, got seq_len={self.seq_len}")
+            raise ValueError(
+                f"{self.mixer if self.mixer == 'conv' else 'rope2d'} needs a square grid, got seq_len={self.seq_len}"
+            )
         return self
 
 

@@ -304,4 +304,3 @@ class LatticeView:
 
     def logits(self, read: Tensor) -> Tensor:
         return F.pad(read.unflatten(1, (self.values, -1))[..., 0].transpose(1, 2), (self.first, 0), value=-1e4)
-

@@ -222,9 +222,7 @@ class Maze:
         """A maze whose shortest path has `min_path` cells and more, and its label."""
         return next(self.generate_many(rng, min_path=min_path, walls=walls))
 
-    def generate_many(
-        self, rng: np.random.Generator, *, min_path: int = 2, walls: tuple[float, float] = WALL_SHARE
-    ):
+    def generate_many(self, rng: np.random.Generator, *, min_path: int = 2, walls: tuple[float, float] = WALL_SHARE):
         """Endlessly, mazes and their labels, drawn as Maze-Hard was: every cell a wall by a chance drawn for the maze from
         `walls`, S and G anywhere free, kept if the path has `min_path` cells (30×30 and 110: one of 54,000 tries).
 

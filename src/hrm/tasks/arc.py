@@ -1,0 +1,303 @@
+"""ARC-AGI: tasks of a few input and output grids, read from JSON; tokens, turns, colours, cropping.
+
+A grid is a uint8 array (rows, columns) of colours 0..9, 1 to 30 on a side. Tokens are the reference's: a 30×30 canvas, 0
+outside, colour c is c + 2, and 1 marks the end, drawn along the row below and the column right of the grid where the
+canvas has them.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+
+SIDE = 30
+"""Rows and columns of the canvas, and the largest grid."""
+COLOURS = 10
+PAD, END, FIRST = 0, 1, 2
+"""Tokens: outside, end marker, colour 0."""
+VOCAB = FIRST + COLOURS
+TURNS = 8
+"""Dihedral transforms: 0..3 quarter turns counter-clockwise, 4 left-right, 5 up-down, 6 transpose, 7 anti-transpose."""
+UNDONE = (0, 3, 2, 1, 4, 5, 6, 7)
+"""The transform that undoes each transform."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An example: input and output; a test whose answer is not known has none."""
+
+    input: np.ndarray
+    output: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class ArcTask:
+    """A task: its demonstrations, and the inputs that are asked."""
+
+    name: str
+    demos: tuple[Pair, ...]
+    tests: tuple[Pair, ...]
+
+
+def turned(grid: np.ndarray, turn: int) -> np.ndarray:
+    """A grid (…, R, C) under one of the eight transforms (the reference's `dihedral_transform`)."""
+    if turn < 4:
+        return np.rot90(grid, turn, (-2, -1))
+    if turn < 6:
+        return grid[..., ::-1] if turn == 4 else grid[..., ::-1, :]
+    flat = np.swapaxes(grid, -2, -1)
+    return flat if turn == 6 else flat[..., ::-1, ::-1]
+
+
+def tokens_of(grid: np.ndarray, row: int = 0, column: int = 0) -> np.ndarray:
+    """Canvas tokens (900,) uint8 of a grid whose top left cell lies at (row, column)."""
+    canvas = np.full((SIDE, SIDE), PAD, np.uint8)
+    bottom, right = row + grid.shape[0], column + grid.shape[1]
+    canvas[row:bottom, column:right] = grid + FIRST
+    if bottom < SIDE:
+        canvas[bottom, column:right] = END
+    if right < SIDE:
+        canvas[row:bottom, right] = END
+    return canvas.ravel()
+
+
+def cropped(tokens: np.ndarray) -> np.ndarray:
+    """The largest rectangle of colours from the canvas's top left corner, as a grid; of size (0, 0) where there is none.
+
+    tokens: (900,). (The reference's evaluators/arc.py, `_crop`: the first of the largest areas by number of rows.)
+    """
+    canvas = tokens.reshape(SIDE, SIDE)
+    colours = (canvas >= FIRST) & (canvas < VOCAB)
+    widths = np.minimum.accumulate(np.where(colours.all(1), SIDE, (~colours).argmax(1)))  # of the rows down to each
+    areas = widths * np.arange(1, SIDE + 1)
+    rows = int(areas.argmax()) + 1
+    columns = int(widths[rows - 1])
+    if not columns:
+        return np.zeros((0, 0), np.uint8)
+    return (canvas[:rows, :columns] - FIRST).astype(np.uint8)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_grid(rows: Any, where: str) -> np.ndarray:
+    """A grid from JSON lists. Raises ValueError naming what is wrong with it."""
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, list) for row in rows):
+        raise ValueError(f"{where}: expected rows of colours, such as [[0, 1], [2, 3]]")
+    widths = {len(row) for row in rows}
+    if len(widths) > 1:
+        raise ValueError(f"{where}: rows of {min(widths)} and of {max(widths)} cells in one grid")
+    if not 1 <= len(rows[0]) <= SIDE or len(rows) > SIDE:
+        raise ValueError(f"{where}: {len(rows)}x{len(rows[0])} cells, 1x1 to {SIDE}x{SIDE} are allowed")
+    for row in rows:
+        for cell in row:
+            if type(cell) is not int or not 0 <= cell < COLOURS:
+                raise ValueError(f"{where}: colour {cell!r}, expected 0 to {COLOURS - 1}")
+    return np.array(rows, np.uint8)
+
+
+def read_task(document: Any, name: str, where: str) -> ArcTask:
+    """A task from the JSON of the official files. Raises ValueError naming what is wrong with it."""
+    if not isinstance(document, dict) or not isinstance(document.get("train"), list):
+        raise ValueError(f'{where}: expected {{"train": [{{"input", "output"}}, …], "test": [{{"input"}}, …]}}')
+    sides: dict[str, list[Pair]] = {"train": [], "test": []}
+    for side, pairs in sides.items():
+        for number, pair in enumerate(document.get(side) or []):
+            place = f"{where}: {side} {number + 1}"
+            if not isinstance(pair, dict) or "input" not in pair or (side == "train" and "output" not in pair):
+                raise ValueError(f"{place}: needs an input" + (" and an output" if side == "train" else ""))
+            answer = pair.get("output")
+            output = None if answer is None else read_grid(answer, f"{place} output")
+            pairs.append(Pair(read_grid(pair["input"], f"{place} input"), output))
+    if not sides["train"]:
+        raise ValueError(f"{where}: no demonstrations under 'train'")
+    if not sides["test"]:
+        raise ValueError(f"{where}: nothing is asked under 'test'")
+    return ArcTask(name, tuple(sides["train"]), tuple(sides["test"]))
+
+
+def read_tasks(source: str | Path) -> dict[str, list[ArcTask]]:
+    """Tasks by part ("training", "evaluation", or what the folders are called), sorted by name.
+
+    source: a task's .json, a folder of them or of folders of them, a .zip of such, or a Kaggle
+    `…_challenges.json` with its `…_solutions.json` beside it. Raises ValueError naming the file and the remedy.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder")
+    if path.is_file() and path.name.endswith("challenges.json"):
+        return {path.name.removesuffix("_challenges.json").rpartition("_")[2]: kaggle_tasks(path)}
+    parts: dict[str, list[ArcTask]] = {}
+    for folder, name, content, where in json_files(path):
+        try:
+            document = json.loads(content)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{where}: not JSON: {error}") from None
+        parts.setdefault(folder, []).append(read_task(document, name, where))
+    if not parts:
+        raise ValueError(f"{path}: no .json tasks in it")
+    return {part: sorted(tasks, key=lambda task: task.name) for part, tasks in sorted(parts.items())}
+
+
+def json_files(path: Path) -> Iterator[tuple[str, str, bytes, str]]:
+    """(folder's name, file's stem, content, where) of every task file behind a path."""
+    if path.suffix == ".zip":
+        try:
+            with ZipFile(path) as archive:
+                for name in sorted(archive.namelist()):
+                    if name.endswith(".json"):
+                        inner = Path(name)
+                        yield inner.parent.name, inner.stem, archive.read(name), f"{path}/{name}"
+        except BadZipFile:
+            raise ValueError(f"{path}: not a readable zip file") from None
+    elif path.is_file():
+        yield path.parent.name, path.stem, path.read_bytes(), str(path)
+    else:
+        for file in sorted(path.rglob("*.json")):
+            yield file.parent.name, file.stem, file.read_bytes(), str(file)
+
+
+def kaggle_tasks(challenges: Path) -> list[ArcTask]:
+    """Tasks of a Kaggle pair; without the solutions file the answers are unknown."""
+    try:
+        documents = json.loads(challenges.read_text())
+        beside = challenges.with_name(challenges.name.replace("challenges", "solutions"))
+        answers = json.loads(beside.read_text()) if beside.is_file() else {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{challenges}: not JSON: {error}") from None
+    if not isinstance(documents, dict):
+        raise ValueError(f"{challenges}: expected a JSON object of tasks by name")
+    for name, outputs in answers.items():
+        for pair, output in zip(documents.get(name, {}).get("test", []), outputs, strict=False):
+            pair["output"] = output
+    return [read_task(documents[name], name, f"{challenges}: {name}") for name in sorted(documents)]
+
+
+# --- which tasks are the same -----------------------------------------------------------------------------------------
+
+
+def pair_keys(task: ArcTask) -> set[bytes]:
+    """One key for each known example of a task, equal for examples that a turn or a change of colours makes one another."""
+    return {pair_key(pair) for pair in (*task.demos, *task.tests) if pair.output is not None}
+
+
+def pair_key(pair: Pair) -> bytes:
+    forms = []
+    for turn in range(TURNS):
+        grids = [turned(grid, turn) for grid in (pair.input, pair.output)]
+        seen: dict[int, int] = {}
+        cells = np.concatenate([grid.ravel() for grid in grids])
+        renamed = bytes(seen.setdefault(int(cell), len(seen)) for cell in cells)  # colours by first appearance
+        forms.append(bytes([*grids[0].shape, *grids[1].shape]) + renamed)
+    return min(forms)
+
+
+TRIVIAL_CELLS = 9
+"""Examples of so few cells in all can be alike by chance."""
+
+
+def overlap(trained: list[ArcTask], tested: list[ArcTask]) -> list[tuple[str, str]]:
+    """Pairs of (trained, tested) task names that share an example, turned or recoloured perhaps; small examples apart."""
+    home: dict[bytes, str] = {}
+    for task in trained:
+        for key in pair_keys(task):
+            home.setdefault(key, task.name)
+    shared = []
+    for task in tested:
+        keys = [key for key in pair_keys(task) if len(key) - 4 > TRIVIAL_CELLS and key in home]
+        if keys:
+            shared.append((home[keys[0]], task.name))
+    return shared
+
+
+# --- augmentation -----------------------------------------------------------------------------------------------------
+# A row of the table is (turn, the ten colours' new names): what stands between a task as published and one identifier.
+
+SEPARATOR = "|||"
+TRIES = 5
+"""An augmentation that gives a task it has already is drawn again, so many times as many draws as are wanted at most."""
+
+
+def identity() -> np.ndarray:
+    return np.array([0, *range(COLOURS)], np.uint8)
+
+
+def draw_table(task: ArcTask, count: int, rng: np.random.Generator) -> np.ndarray:
+    """The task itself and up to `count` augmentations of it that all differ: (1..count + 1, 11) uint8.
+
+    A turn, and a permutation of the colours 1 to 9 (the reference's `aug`); black stays.
+    """
+    grids = [grid for pair in (*task.demos, *task.tests) for grid in (pair.input, pair.output) if grid is not None]
+    flat = [np.concatenate([turned(grid, turn).ravel() for grid in grids]) for turn in range(TURNS)]
+    shape = [bytes(size for grid in grids for size in turned(grid, turn).shape) for turn in range(TURNS)]
+    rows, seen = [identity()], {shape[0] + flat[0].tobytes()}
+    for _ in range(TRIES * count):
+        if len(rows) > count:
+            break
+        turn = int(rng.integers(TURNS))
+        row = np.array([turn, 0, *(1 + rng.permutation(COLOURS - 1))], np.uint8)
+        key = shape[turn] + row[1:][flat[turn]].tobytes()
+        if key not in seen:
+            seen.add(key)
+            rows.append(row)
+    return np.stack(rows)
+
+
+def identifier(name: str, row: np.ndarray) -> str:
+    """The name of a task under a row of the table, as the reference writes it."""
+    if (row == identity()).all():
+        return name
+    return f"{name}{SEPARATOR}t{row[0]}{SEPARATOR}{''.join(map(str, row[1:]))}"
+
+
+def applied(grid: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """A grid (R, C) under a row (11,) of the table."""
+    return row[1:][turned(grid, int(row[0]))]
+
+
+def undone(grid: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """The inverse of `applied`."""
+    return np.argsort(row[1:]).astype(np.uint8)[turned(grid, UNDONE[row[0]])]
+
+
+def canvases(grids: Any, rows: Any, corner: Any) -> Any:
+    """Tokens (B, 900) of plain canvases under rows of the table, on their device.
+
+    grids: (B, 900) token tensors without end markers, the grid in the top left corner; rows: (B, 11); corner: (B, 2)
+    long, where the top left cell comes to lie. A canvas without any grid stays empty.
+    """
+    import torch
+
+    board = grids.view(-1, SIDE, SIDE)
+    high, wide = (board[:, :, 0] > 0).sum(1)[:, None, None], (board[:, 0] > 0).sum(1)[:, None, None]
+    turn = rows[:, :1, None].long()
+    swapped = (turn == 1) | (turn == 3) | (turn >= 6)
+    tall, broad = torch.where(swapped, wide, high), torch.where(swapped, high, wide)
+    line = torch.arange(SIDE, device=grids.device)
+    i, j = line[:, None] - corner[:, :1, None], line - corner[:, 1:, None]  # (B, 30, 1) and (B, 1, 30)
+    i, j = torch.broadcast_tensors(i, j)
+    up, left = high - 1, wide - 1
+    sources = (  # where cell (i, j) of each turned grid comes from
+        (i, j), (j, left - i), (up - i, left - j), (up - j, i), (i, left - j), (up - i, j), (j, i), (up - j, left - i),
+    )  # fmt: skip
+    y, x = (torch.stack([pair[axis] for pair in sources]) for axis in (0, 1))  # (8, B, 30, 30)
+    chosen = turn.expand_as(i)[None]
+    y, x = y.gather(0, chosen)[0], x.gather(0, chosen)[0]
+    inside = (i >= 0) & (i < tall) & (j >= 0) & (j < broad)
+    found = grids.gather(1, (y * SIDE + x).clamp(0, SIDE * SIDE - 1).flatten(1)).view_as(board)
+    colour = (found.long() - FIRST).clamp(min=0)
+    renamed = rows[:, 1:].long().gather(1, colour.flatten(1)).view_as(colour) + FIRST
+    ends = ((i == tall) & (j >= 0) & (j < broad)) | ((j == broad) & (i >= 0) & (i < tall))
+    tokens = torch.where(inside, renamed, torch.where(ends & (tall > 0), END, PAD))
+    return tokens.flatten(1).to(grids.dtype)
+
+
+def plain(grid: np.ndarray) -> np.ndarray:
+    """Tokens (900,) of a grid in the top left corner, without end markers: what `canvases` takes."""
+    canvas = np.zeros((SIDE, SIDE), np.uint8)
+    canvas[: grid.shape[0], : grid.shape[1]] = grid + FIRST
+    return canvas.ravel()

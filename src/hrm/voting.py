@@ -1,0 +1,90 @@
+"""ARC: from answers under many augmentations to two attempts a test input, and how those are scored.
+
+Every answer is turned back and recoloured, cropped, and votes with its confidence. Attempts are ranked by votes, then by
+mean confidence, then by who came first, so that equal inputs give equal attempts.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .tasks.arc import ArcTask, cropped, undone
+
+ATTEMPTS = 2
+
+
+@dataclass
+class Ballot:
+    """The votes on one test input."""
+
+    grids: dict[bytes, np.ndarray] = field(default_factory=dict)
+    confidences: dict[bytes, list[float]] = field(default_factory=dict)
+
+    def add(self, tokens: np.ndarray, row: np.ndarray, confidence: float) -> None:
+        """The answer's tokens (900,), given under a row (11,) of the augmentation table. No grid is no vote."""
+        grid = cropped(tokens)
+        if not grid.size:
+            return
+        grid = undone(grid, row)
+        key = bytes(grid.shape) + grid.tobytes()
+        self.grids.setdefault(key, grid)
+        self.confidences.setdefault(key, []).append(confidence)
+
+    @property
+    def cast(self) -> int:
+        return sum(map(len, self.confidences.values()))
+
+    def ranking(self) -> list[tuple[np.ndarray, int, float]]:
+        """(grid, votes, mean confidence), the best first."""
+        found = [(self.grids[key], len(said), float(np.mean(said))) for key, said in self.confidences.items()]
+        return sorted(found, key=lambda entry: (-entry[1], -entry[2]))
+
+    def decided(self, to_come: int) -> bool:
+        """Whether `to_come` more votes can no longer change which grids are the attempts, or their order."""
+        votes = [votes for _, votes, _ in self.ranking()[: ATTEMPTS + 1]] + [0] * (ATTEMPTS + 1)
+        return all(votes[k] - votes[k + 1] > to_come for k in range(ATTEMPTS))
+
+    def attempts(self) -> list[np.ndarray]:
+        """At most ATTEMPTS grids."""
+        return [grid for grid, _, _ in self.ranking()[:ATTEMPTS]]
+
+
+def right_at(ballot: Ballot, answer: np.ndarray, k: int) -> bool:
+    """Whether the answer is among the k best ranked grids."""
+    return any(np.array_equal(grid, answer) for grid, _, _ in ballot.ranking()[:k])
+
+
+def scores(tasks: Iterable[ArcTask], ballots: dict[tuple[str, int], Ballot], k: int = ATTEMPTS) -> dict[str, float]:
+    """Both rules, over tasks with known answers; `ballots` is by (task's name, test number from 0).
+
+    whole_task: share of tasks with every test input right in one of k attempts. share_of_test_inputs: of each task the
+    share of its test inputs that are right in one of k attempts, averaged over tasks (the ARC Prize's and Kaggle's).
+    """
+    whole, share = [], []
+    for task in tasks:
+        right = [
+            (task.name, number) in ballots and right_at(ballots[task.name, number], pair.output, k)
+            for number, pair in enumerate(task.tests)
+            if pair.output is not None
+        ]
+        if right:
+            whole.append(all(right))
+            share.append(float(np.mean(right)))
+    if not whole:
+        raise ValueError("no task with a known answer to score")
+    return {"tasks": len(whole), "whole_task": float(np.mean(whole)), "share_of_test_inputs": float(np.mean(share))}
+
+
+def submission(tasks: Iterable[ArcTask], ballots: dict[tuple[str, int], Ballot]) -> dict[str, list[dict[str, Any]]]:
+    """`submission.json` as Kaggle and the ARC Prize take it; an attempt that is missing repeats the first, or is [[0]]."""
+    document: dict[str, list[dict[str, Any]]] = {}
+    for task in tasks:
+        entries = []
+        for number in range(len(task.tests)):
+            grids = ballots[task.name, number].attempts() if (task.name, number) in ballots else []
+            grids = (grids or [np.zeros((1, 1), np.uint8)]) * ATTEMPTS  # too many for two, which are taken
+            entries.append({f"attempt_{k + 1}": grids[k].tolist() for k in range(ATTEMPTS)})
+        document[task.name] = entries
+    return document

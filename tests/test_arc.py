@@ -1,0 +1,234 @@
+"""ARC: reading, tokens, augmentation and voting, against hand-made cases and a scorer written differently."""
+
+import json
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+import torch
+
+from hrm.tasks.arc import (
+    ArcTask,
+    Pair,
+    applied,
+    canvases,
+    cropped,
+    draw_table,
+    identifier,
+    identity,
+    overlap,
+    plain,
+    read_tasks,
+    tokens_of,
+    turned,
+    undone,
+)
+from hrm.voting import Ballot, scores, submission
+
+
+def grid(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    return rng.integers(0, 10, (rows, columns), np.uint8)
+
+
+def a_task(seed: int, name: str = "t", tests: int = 1) -> ArcTask:
+    rng = np.random.default_rng(seed)
+    pairs = [Pair(grid(rng, *rng.integers(3, 8, 2)), grid(rng, *rng.integers(3, 8, 2))) for _ in range(3 + tests)]
+    return ArcTask(name, tuple(pairs[:3]), tuple(pairs[3:]))
+
+
+def document_of(task: ArcTask) -> dict:
+    return {
+        side: [{"input": p.input.tolist(), "output": p.output.tolist()} for p in pairs]
+        for side, pairs in (("train", task.demos), ("test", task.tests))
+    }
+
+
+# --- grids and tokens
+
+
+def test_the_end_of_a_grid_is_marked_where_the_canvas_has_room():
+    canvas = tokens_of(np.array([[5, 0], [9, 1], [2, 2]], np.uint8), 1, 2).reshape(30, 30)
+    expected = np.zeros((30, 30), int)
+    expected[1:4, 2:4] = [[7, 2], [11, 3], [4, 4]]
+    expected[4, 2:4] = expected[1:4, 4] = 1
+    assert (canvas == expected).all()
+    assert (tokens_of(np.zeros((30, 30), np.uint8)) == 2).all()
+    assert (tokens_of(np.zeros((30, 2), np.uint8)).reshape(30, 30)[:, 2] == 1).all()
+
+
+def test_cropping_takes_the_largest_rectangle_of_colours():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        whole = grid(rng, *rng.integers(1, 31, 2))
+        assert np.array_equal(cropped(tokens_of(whole)), whole)
+    canvas = tokens_of(np.full((4, 6), 3, np.uint8)).reshape(30, 30)
+    canvas[2, 3] = 1  # 2x6 = 12 cells against 4x3 = 12: the fewer rows come first
+    assert cropped(canvas.ravel()).shape == (2, 6)
+    canvas[1, 5] = 0  # 2x5 = 10 against 4x3 = 12
+    assert cropped(canvas.ravel()).shape == (4, 3)
+    canvas[0, 0] = 1
+    assert cropped(canvas.ravel()).shape == (0, 0)
+
+
+def test_all_eight_turns_differ_and_come_back():
+    rng = np.random.default_rng(1)
+    shape = grid(rng, 3, 4)
+    forms = {turned(shape, turn).tobytes() + bytes(turned(shape, turn).shape) for turn in range(8)}
+    assert len(forms) == 8
+    for turn in range(8):
+        row = np.array([turn, 0, *(1 + rng.permutation(9))], np.uint8)
+        assert np.array_equal(undone(applied(shape, row), row), shape)
+
+
+def test_the_device_places_grids_as_the_host_does():
+    rng = np.random.default_rng(2)
+    for size in ((1, 1), (3, 7), (30, 12), (30, 30)):
+        rows = np.stack([np.array([turn, 0, *(1 + rng.permutation(9))], np.uint8) for turn in range(8)])
+        grids = [grid(rng, *size) for _ in rows]
+        room = 30 - max(size)
+        corners = rng.integers(0, room + 1, (8, 2))
+        made = canvases(
+            torch.from_numpy(np.stack([plain(g) for g in grids])), torch.from_numpy(rows), torch.from_numpy(corners)
+        )
+        expected = [tokens_of(applied(g, row), *corner) for g, row, corner in zip(grids, rows, corners, strict=True)]
+        assert (made.numpy() == np.stack(expected)).all()
+    empty = canvases(
+        torch.zeros(1, 900, dtype=torch.uint8), torch.from_numpy(identity()[None]), torch.zeros(1, 2).long()
+    )
+    assert not empty.any()
+
+
+# --- tables of augmentations
+
+
+def test_augmentations_differ_and_are_a_function_of_the_seed():
+    task = a_task(0)
+    table = draw_table(task, 50, np.random.default_rng(5))
+    assert len(table) == 51 and (table[0] == identity()).all()
+    forms = {
+        tuple(applied(p.input, row).tobytes() + applied(p.output, row).tobytes() for p in task.demos) for row in table
+    }
+    assert len(forms) == 51
+    assert (draw_table(task, 50, np.random.default_rng(5)) == table).all()
+    assert len({identifier("t", row) for row in table}) == 51 and identifier("t", table[0]) == "t"
+    black = ArcTask("b", (Pair(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8)),) * 2, ())
+    assert len(draw_table(black, 50, np.random.default_rng(0))) == 1  # nothing about it can change
+
+
+def test_tasks_that_share_an_example_are_found_turned_and_recoloured():
+    first, second, other = a_task(1, "first"), a_task(2, "second"), a_task(3, "other")
+    row = np.array([3, 0, *(1 + np.random.default_rng(0).permutation(9))], np.uint8)
+    hidden = Pair(applied(first.demos[1].input, row), applied(first.demos[1].output, row))
+    disguised = ArcTask("disguised", (second.demos[0], hidden), second.tests)
+    assert overlap([first, other], [disguised]) == [("first", "disguised")]
+    assert overlap([first, other], [second]) == []
+
+
+# --- reading
+
+
+def test_folders_zips_and_kaggle_pairs_are_read_alike(tmp_path):
+    tasks = [a_task(k, f"{k:08x}", tests=2) for k in range(3)]
+    (tmp_path / "d" / "evaluation").mkdir(parents=True)
+    with ZipFile(tmp_path / "d.zip", "w") as archive:
+        for task in tasks:
+            text = json.dumps(document_of(task))
+            (tmp_path / "d" / "evaluation" / f"{task.name}.json").write_text(text)
+            archive.writestr(f"data/evaluation/{task.name}.json", text)
+    documents = {task.name: document_of(task) for task in tasks}
+    answers = {name: [pair.pop("output") for pair in d["test"]] for name, d in documents.items()}
+    (tmp_path / "arc-agi_evaluation_challenges.json").write_text(json.dumps(documents))
+    (tmp_path / "arc-agi_evaluation_solutions.json").write_text(json.dumps(answers))
+    for source in ("d", "d.zip", "arc-agi_evaluation_challenges.json"):
+        found = read_tasks(tmp_path / source)
+        assert list(found) == ["evaluation"]
+        assert [document_of(task) for task in found["evaluation"]] == [document_of(task) for task in tasks]
+    (tmp_path / "arc-agi_evaluation_solutions.json").unlink()
+    unknown = read_tasks(tmp_path / "arc-agi_evaluation_challenges.json")["evaluation"]
+    assert all(pair.output is None for task in unknown for pair in task.tests)
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ("{", "not JSON"),
+        ('{"train": []}', "no demonstrations"),
+        ('{"train": [{"input": [[1]]}]}', "train 1: needs an input and an output"),
+        ('{"train": [{"input": [[1, 2], [3]], "output": [[1]]}]}', "train 1 input: rows of 1 and of 2 cells"),
+        ('{"train": [{"input": [[12]], "output": [[1]]}]}', "colour 12, expected 0 to 9"),
+        ('{"train": [{"input": [[1]], "output": %s}]}' % json.dumps([[0]] * 31), "31x1 cells"),
+        ('{"train": [{"input": [[1]], "output": [[1]]}], "test": []}', "nothing is asked"),
+    ],
+)
+def test_files_that_are_no_tasks_are_refused_in_one_line(tmp_path, document, words):
+    (tmp_path / "bad.json").write_text(document)
+    with pytest.raises(ValueError, match="bad.json.*" + words) as refusal:
+        read_tasks(tmp_path / "bad.json")
+    assert "\n" not in str(refusal.value)
+
+
+# --- voting and scores
+
+
+def ballot(*votes: tuple[np.ndarray, float]) -> Ballot:
+    made = Ballot()
+    for shape, confidence in votes:
+        made.add(tokens_of(shape), identity(), confidence)
+    return made
+
+
+A, B, C = (np.full((2, 2), colour, np.uint8) for colour in (1, 2, 3))
+
+
+def test_votes_come_first_then_mean_confidence_then_order():
+    assert [g[0, 0] for g in ballot((A, 0.1), (A, 0.1), (B, 0.9)).attempts()] == [1, 2]
+    assert [g[0, 0] for g in ballot((A, 0.1), (B, 0.9), (C, 0.5)).attempts()] == [2, 3]
+    assert [g[0, 0] for g in ballot((C, 0.5), (B, 0.5), (A, 0.5)).attempts()] == [3, 2]
+
+
+def test_answers_under_any_augmentation_vote_for_one_grid():
+    rng, made = np.random.default_rng(7), Ballot()
+    answer = grid(rng, 4, 3)
+    for turn in range(8):
+        row = np.array([turn, 0, *(1 + rng.permutation(9))], np.uint8)
+        made.add(tokens_of(applied(answer, row)), row, 0.5)
+    assert made.cast == 8 and len(made.ranking()) == 1 and np.array_equal(made.attempts()[0], answer)
+    made.add(np.zeros(900, np.uint8), identity(), 1.0)  # an empty canvas is no vote
+    assert made.cast == 8
+
+
+def test_voting_is_decided_when_nothing_can_change():
+    made = ballot(*[(A, 0.5)] * 5, *[(B, 0.5)] * 3)
+    assert made.decided(1) and not made.decided(2)  # two more votes could make B equal to A
+    assert not ballot(*[(A, 0.5)] * 5).decided(1)  # the second attempt is open
+
+
+def brute_force(tasks: list[ArcTask], attempts: dict[str, list[dict]]) -> tuple[float, float]:
+    """From a submission document, as the competition's rules state it."""
+    whole, points = 0, 0.0
+    for task in tasks:
+        right = 0
+        for entry, pair in zip(attempts[task.name], task.tests, strict=True):
+            right += pair.output.tolist() in list(entry.values())
+        whole += right == len(task.tests)
+        points += right / len(task.tests)
+    return whole / len(tasks), points / len(tasks)
+
+
+def test_both_scoring_rules_agree_with_a_scorer_of_submissions():
+    rng = np.random.default_rng(11)
+    tasks = [a_task(k, f"task{k}", tests=1 + k % 3) for k in range(12)]
+    ballots = {}
+    for task in tasks:
+        for number, pair in enumerate(task.tests):
+            if rng.random() < 0.1:
+                continue  # never answered
+            wrong = [grid(rng, 2, 2) for _ in range(3)]
+            votes = [(pair.output, 0.5)] * int(rng.integers(0, 4)) + [(w, 0.5) for w in wrong for _ in range(2)]
+            ballots[task.name, number] = ballot(*votes)
+    found = scores(tasks, ballots)
+    document = json.loads(json.dumps(submission(tasks, ballots)))
+    assert (found["whole_task"], found["share_of_test_inputs"]) == pytest.approx(brute_force(tasks, document))
+    assert 0 < found["whole_task"] < found["share_of_test_inputs"] < 1
+    assert all(set(e) == {"attempt_1", "attempt_2"} for entries in document.values() for e in entries)
+    assert scores(tasks, ballots, k=10)["whole_task"] >= found["whole_task"]
