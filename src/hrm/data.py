@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
@@ -45,6 +45,7 @@ HUB_FILES = ("train.csv", "test.csv")
 DEFAULT_SIDE = {"sudoku": 9, "maze": 30}
 
 FIELDS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
+TABLE_FIELDS = ("table", "table_indices")
 SPLITS = ("train", "val", "test")
 
 
@@ -82,6 +83,10 @@ class Split:
     """sha256 over the arrays."""
     ratings: np.ndarray | None = None
     """(N,) int, where the source gives them."""
+    table: np.ndarray | None = None
+    """(T, 11) uint8, ARC: the augmentations of every puzzle (tasks/arc.py)."""
+    table_indices: np.ndarray | None = None
+    """(P + 1,) int32: rows of the table that belong to puzzle p; the k-th of them has identifier k further on."""
 
     def identifiers_per_row(self) -> np.ndarray:
         """(N,) int32: the identifier of each example's puzzle."""
@@ -187,7 +192,7 @@ def split_of_grids(
 
 def finished_split(arrays: dict[str, np.ndarray], metadata: Metadata, ratings: np.ndarray | None = None) -> Split:
     digest = hashlib.sha256()
-    for name in FIELDS:
+    for name in arrays:
         digest.update(name.encode() + arrays[name].tobytes())
     return Split(**arrays, metadata=metadata, hash=digest.hexdigest(), ratings=ratings)
 
@@ -227,7 +232,23 @@ def load_split(path: str, split: str) -> Split:
     parts = [{field: load_array(folder / f"{name}__{field}.npy") for field in FIELDS} for name in metadata.sets]
     for name, part in zip(metadata.sets, parts, strict=True):
         check_arrays(part, metadata, f"{folder}/{name}__")
-    return finished_split(joined(parts), metadata)
+    return finished_split(joined(parts) | loaded_table(folder, metadata, parts), metadata)
+
+
+def loaded_table(folder: Path, metadata: Metadata, parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The augmentation table of a split that has one."""
+    name = metadata.sets[0]
+    if not (folder / f"{name}__table.npy").is_file():
+        return {}
+    table, starts = (load_array(folder / f"{name}__{field}.npy") for field in TABLE_FIELDS)
+    puzzles = parts[0]["puzzle_identifiers"]
+    good = len(parts) == 1 and table.ndim == 2 and table.shape[1:] == (11,) and table.dtype == np.uint8
+    good = good and starts.shape == (len(puzzles) + 1,) and starts[0] == 0 and starts[-1] == len(table)
+    good = good and (np.diff(starts) > 0).all() and table[:, 0].max() < 8
+    good = good and (np.sort(table[:, 1:]) == np.arange(10)).all()
+    if not good or (puzzles + np.diff(starts)).max() > metadata.num_puzzle_identifiers:
+        raise ValueError(f"{folder / name}__table.npy: not an augmentation table of these puzzles; build it again")
+    return {"table": table, "table_indices": starts.astype(np.int32)}
 
 
 def load_array(path: Path) -> np.ndarray:
@@ -296,10 +317,11 @@ class Report:
     """Split -> puzzles before augmentation."""
     hash: str
     """sha256 over all files: equal for equal source, seed and options."""
+    note: str = ""
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count:,} {split}" for split, count in self.counts.items())
-        return f"{self.folder}: {counts} puzzles\nsha256 {self.hash}"
+        return f"{self.folder}: {counts} puzzles\nsha256 {self.hash}" + (f"\n{self.note}" if self.note else "")
 
 
 def build(
@@ -475,7 +497,9 @@ def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_au
     return split_of_grids(task, *together, groups=np.full(len(puzzles), width))
 
 
-def write_dataset(out: Path, splits: dict[str, Split], counts: dict[str, int], overwrite: bool) -> Report:
+def write_dataset(
+    out: Path, splits: dict[str, Split], counts: dict[str, int], overwrite: bool, identifiers: list[str] = ("<blank>",)
+) -> Report:
     """Write splits aside and rename; refuses to replace what is no data set of ours."""
     if (
         out.exists()
@@ -492,9 +516,9 @@ def write_dataset(out: Path, splits: dict[str, Split], counts: dict[str, int], o
     for name, split in splits.items():
         (aside / name).mkdir(parents=True)
         write_json(aside / name / "dataset.json", split.metadata.model_dump())
-        for field in FIELDS:
+        for field in (*FIELDS, *(TABLE_FIELDS if split.table is not None else ())):
             np.save(aside / name / f"all__{field}.npy", np.ascontiguousarray(getattr(split, field)))
-    write_json(aside / "identifiers.json", ["<blank>"])
+    write_json(aside / "identifiers.json", list(identifiers))
     files = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
     sums = {file: hashlib.sha256((aside / file).read_bytes()).hexdigest() for file in files}
     total = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
@@ -511,7 +535,7 @@ def write_json(path: Path, value: object) -> None:
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
-EPOCH, AUGMENTATION = 1, 2  # streams of random numbers
+EPOCH, AUGMENTATION, TABLE = 1, 2, 3  # streams of random numbers
 
 
 def stream_seed(*parts: int) -> int:
@@ -567,6 +591,10 @@ class DeviceSampler:
         self.group_starts = put(split.group_indices[:-1].astype(np.int64))
         self.group_widths = put(np.diff(split.group_indices).astype(np.int64))
         self.group_sizes = put(firsts.astype(np.int64))  # examples that a visit to the group yields
+        self.table = None if split.table is None else put(split.table)
+        if self.table is not None:
+            self.table_starts = put(split.table_indices[:-1].astype(np.int64))
+            self.table_widths = put(np.diff(split.table_indices).astype(np.int64))
         self.epochs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def batch(self, k: int) -> "dict[str, torch.Tensor]":
@@ -584,13 +612,31 @@ class DeviceSampler:
             start += stop - offset
         rows, puzzles = (torch.cat(column) for column in zip(*pieces, strict=True))
         inputs, labels = self.inputs[rows].to(torch.int32), self.labels[rows].to(torch.int32)
+        identifiers = self.identifiers[puzzles]
+        if self.table is not None:
+            inputs, labels, identifiers = self._varied(k, puzzles, inputs, labels, identifiers)
         if self.ignore is not None:
             labels = labels.masked_fill(labels == self.ignore, -100)
         if self.augment:
             generator = torch.Generator(self.device)
             generator.manual_seed(stream_seed(self.seed, AUGMENTATION, k, self.rank))
             inputs, labels = self.augment(inputs, labels, generator)
-        return {"inputs": inputs, "labels": labels, "puzzle_identifiers": self.identifiers[puzzles]}
+        return {"inputs": inputs, "labels": labels, "puzzle_identifiers": identifiers}
+
+    def _varied(self, k: int, puzzles: Any, inputs: Any, labels: Any, identifiers: Any) -> tuple[Any, Any, Any]:
+        """Each example under a random row of its puzzle's table, and, but for one in three, anywhere on the canvas."""
+        import torch
+
+        from .tasks.arc import SIDE, canvases, extent
+
+        generator = torch.Generator(self.device).manual_seed(stream_seed(self.seed, TABLE, k, self.rank))
+        draw = torch.rand((4, len(puzzles)), generator=generator, device=self.device)
+        chosen = (draw[0] * self.table_widths[puzzles]).long()
+        rows = self.table[self.table_starts[puzzles] + chosen]
+        room = SIDE - torch.maximum(extent(inputs, rows), extent(labels, rows))  # (b, 2)
+        corner = (draw[1:3].T * (room + 1)).long() * (draw[3] > 1 / 3)[:, None]
+        varied = (canvases(tokens, rows, corner) for tokens in (inputs, labels))
+        return *varied, identifiers + chosen.to(identifiers.dtype)
 
     def _epoch(self, epoch: int) -> "tuple[torch.Tensor, torch.Tensor]":
         """(row, puzzle) of every example of an epoch, in its order. The last few epochs are kept."""

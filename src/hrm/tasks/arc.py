@@ -264,19 +264,30 @@ def undone(grid: np.ndarray, row: np.ndarray) -> np.ndarray:
     return np.argsort(row[1:]).astype(np.uint8)[turned(grid, UNDONE[row[0]])]
 
 
-def canvases(grids: Any, rows: Any, corner: Any) -> Any:
-    """Tokens (B, 900) of plain canvases under rows of the table, on their device.
+def extent(grids: Any, rows: Any = None) -> Any:
+    """Rows and columns (B, 2) of grids in the top left corner of canvases (B, 900), or of them turned by `rows` (B, 11)."""
+    import torch
 
-    grids: (B, 900) token tensors without end markers, the grid in the top left corner; rows: (B, 11); corner: (B, 2)
+    board = grids.view(-1, SIDE, SIDE) >= FIRST
+    size = torch.stack((board[:, :, 0].sum(1), board[:, 0].sum(1)), 1)
+    if rows is None:
+        return size
+    turn = rows[:, :1].long()
+    return torch.where((turn == 1) | (turn == 3) | (turn >= 6), size.flip(1), size)
+
+
+def canvases(grids: Any, rows: Any, corner: Any) -> Any:
+    """Tokens (B, 900) of canvases under rows of the table, on their device.
+
+    grids: (B, 900) token tensors, the grid in the top left corner; rows: (B, 11); corner: (B, 2)
     long, where the top left cell comes to lie. A canvas without any grid stays empty.
     """
     import torch
 
     board = grids.view(-1, SIDE, SIDE)
-    high, wide = (board[:, :, 0] > 0).sum(1)[:, None, None], (board[:, 0] > 0).sum(1)[:, None, None]
     turn = rows[:, :1, None].long()
-    swapped = (turn == 1) | (turn == 3) | (turn >= 6)
-    tall, broad = torch.where(swapped, wide, high), torch.where(swapped, high, wide)
+    high, wide = extent(grids)[:, :, None, None].unbind(1)  # each (B, 1, 1)
+    tall, broad = extent(grids, rows)[:, :, None, None].unbind(1)
     line = torch.arange(SIDE, device=grids.device)
     i, j = line[:, None] - corner[:, :1, None], line - corner[:, 1:, None]  # (B, 30, 1) and (B, 1, 30)
     i, j = torch.broadcast_tensors(i, j)
@@ -294,10 +305,3 @@ def canvases(grids: Any, rows: Any, corner: Any) -> Any:
     ends = ((i == tall) & (j >= 0) & (j < broad)) | ((j == broad) & (i >= 0) & (i < tall))
     tokens = torch.where(inside, renamed, torch.where(ends & (tall > 0), END, PAD))
     return tokens.flatten(1).to(grids.dtype)
-
-
-def plain(grid: np.ndarray) -> np.ndarray:
-    """Tokens (900,) of a grid in the top left corner, without end markers: what `canvases` takes."""
-    canvas = np.zeros((SIDE, SIDE), np.uint8)
-    canvas[: grid.shape[0], : grid.shape[1]] = grid + FIRST
-    return canvas.ravel()

