@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from hrm.answers import Answers
 from hrm.arc_data import build_arc
 from hrm.data import DeviceSampler, load_split
 from hrm.tasks.arc import (
@@ -25,7 +26,7 @@ from hrm.tasks.arc import (
     turned,
     undone,
 )
-from hrm.voting import Ballot, scores, submission
+from hrm.voting import Ballot, evaluate_arc, scores, submission
 
 
 def grid(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
@@ -325,3 +326,38 @@ def test_a_training_set_that_holds_the_questions_is_refused_by_name(tmp_path):
         build_arc(source=source, out=tmp_path / "d", extra_training=other)
     report = build_arc(source=source, out=tmp_path / "d", extra_training=other, without_overlap=True, num_aug=1)
     assert report.counts["train"] == 8 and "left out" in str(report)
+
+
+class Oracle:
+    """Stands in for a Reasoner: knows the answers, and is wrong for the augmentations it is told."""
+
+    def __init__(self, tasks: list[ArcTask], identifiers: list[str], wrong: float):
+        self.tasks, self.identifiers, self.wrong, self.asked = {t.name: t for t in tasks}, identifiers, wrong, 0
+
+    def run(self, tokens: np.ndarray, numbers: np.ndarray) -> Answers:
+        found = Answers.empty(len(tokens), 900)
+        for k, (canvas, number) in enumerate(zip(tokens, numbers, strict=True)):
+            self.asked += 1
+            name, *rest = self.identifiers[number].split("|||")
+            row = np.array([int(rest[0][1:]), *map(int, rest[1])], np.uint8) if rest else identity()
+            pair = next(p for p in self.tasks[name].tests if (tokens_of(applied(p.input, row)) == canvas).all())
+            lost = np.random.default_rng(int(number)).random() < self.wrong
+            found.tokens[k] = tokens_of(grid(np.random.default_rng(k), 2, 2) if lost else applied(pair.output, row))
+            found.confidence[k] = 0.5
+        return found
+
+
+@pytest.mark.parametrize(("wrong", "right"), [(0.0, 1.0), (0.6, 1.0), (1.0, 0.0)])
+def test_votes_over_augmentations_find_the_answer(tmp_path, wrong, right):
+    source = source_of(tmp_path / "s", TRAINING, EVALUATION)
+    build_arc(source=source, out=tmp_path / "d", num_aug=40)
+    split, names = (
+        load_split(str(tmp_path / "d"), "test"),
+        json.loads((tmp_path / "d" / "identifiers.json").read_text()),
+    )
+    oracle = Oracle(EVALUATION, names, wrong)
+    report, document = evaluate_arc(oracle, split, names)
+    assert report["whole_task"] == report["share_of_test_inputs"] == right
+    assert report["test_inputs"] == 6 and set(document) == {"b0", "b1", "b2"}
+    assert evaluate_arc(oracle, split, names, votes=1)[0]["votes"] == 6
+    assert oracle.asked <= 6 * 41 + 6

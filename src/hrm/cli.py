@@ -292,6 +292,8 @@ def evaluate_command(
     pins: Pins = 0,
     backend: Backend = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    votes: Annotated[int | None, typer.Option(min=1, help="ARC: augmentations asked a test input; default all")] = None,
+    submission: Annotated[Path | None, typer.Option(help="ARC: write submission.json here")] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -318,6 +320,8 @@ def evaluate_command(
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner(found.model, found.task, **options)
+    if found.task == "arc":
+        return evaluate_votes(reasoner, data, rows, votes, submission, json_out)
     report = {"weights": found.where, "data": data, **evaluate(reasoner, rows, limit)}
     if json_out:
         write_synced(json_out, json.dumps(report, indent=1).encode())
@@ -337,6 +341,27 @@ def evaluate_command(
             f"q_halt         right about itself {q['accuracy']:.2%}, calibration error {q['expected_calibration_error']:.3f}"
         )
     print(f"time           {report['seconds']:.1f} s, {report['seconds'] / report['rows'] * 1000:.2f} ms a puzzle")
+
+
+def evaluate_votes(
+    reasoner: Any, data: str, rows: Any, votes: int | None, submission: Path | None, json_out: Path | None
+) -> None:
+    """ARC: two attempts a test input, by vote over the augmentations of a data-set folder."""
+    from .checkpoint import write_synced
+    from .voting import evaluate_arc
+
+    names = Path(data) / "identifiers.json"
+    if not names.is_file():
+        raise ValueError(f"{names}: no such file: ARC is measured on a folder that `hrm data build arc` made")
+    report, answers = evaluate_arc(reasoner, rows, json.loads(names.read_text()), votes)
+    for file, content in ((json_out, report), (submission, answers)):
+        if file:
+            write_synced(file, json.dumps(content).encode())
+    print(f"tasks {report['tasks']} of {data}, {report['test_inputs']} test inputs, two attempts each")
+    print(f"whole_task            {report['whole_task']:.2%}   every test input of a task right")
+    print(f"share_of_test_inputs  {report['share_of_test_inputs']:.2%}   mean over tasks")
+    print("pass@k (test inputs)  " + "  ".join(f"{k}: {share:.2%}" for k, share in report["pass_at"].items()))
+    print(f"votes {report['votes']:,}, time {report['seconds']:.1f} s")
 
 
 @app.command()

@@ -164,7 +164,7 @@ class Recipe(Closed):
     """Everything a training run depends on."""
 
     about: str = ""
-    task: Literal["sudoku", "maze"] = "sudoku"
+    task: Literal["sudoku", "maze", "arc"] = "sudoku"
     data_path: str
     """A dataset folder (`hrm data build`, or one made by either reference) or the name of a built-in set."""
     augment: bool = True
@@ -242,6 +242,8 @@ class Recipe(Closed):
             raise ValueError(
                 "carry=candidates rules values out by their probability: use loss_type=softmax_cross_entropy"
             )
+        if self.augment and self.task == "arc":
+            raise ValueError("task=arc is augmented by its data set's table: use augment=false")
         if self.relabel and self.task != "maze":
             raise ValueError(f"relabel={self.relabel}: only mazes are labelled anew; task={self.task} is not")
         if self.reclue and self.task != "sudoku":

@@ -4,13 +4,16 @@ Every answer is turned back and recoloured, cropped, and votes with its confiden
 mean confidence, then by who came first, so that equal inputs give equal attempts.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .tasks.arc import ArcTask, cropped, undone
+from .data import Split
+from .reasoner import Reasoner
+from .tasks.arc import ArcTask, Pair, applied, cropped, tokens_of, undone
 
 ATTEMPTS = 2
 
@@ -88,3 +91,67 @@ def submission(tasks: Iterable[ArcTask], ballots: dict[tuple[str, int], Ballot])
             entries.append({f"attempt_{k + 1}": grids[k].tolist() for k in range(ATTEMPTS)})
         document[task.name] = entries
     return document
+
+
+# --- a model's votes --------------------------------------------------------------------------------------------------
+
+ROUND = 16
+"""Augmentations asked before it is looked whether a vote is decided."""
+RANKS = (1, 2, 5, 10, 100, 1000)
+
+
+def tasks_asked(split: Split, identifiers: list[str]) -> list[ArcTask]:
+    """The tasks of a test split in the layout "table", without demonstrations; `identifiers` as in identifiers.json."""
+    if split.table is None:
+        raise ValueError("this data set has no augmentation table: build it with --layout table")
+    tasks = []
+    for puzzle, number in enumerate(split.puzzle_identifiers):
+        rows = range(split.puzzle_indices[puzzle], split.puzzle_indices[puzzle + 1])
+        tests = tuple(Pair(cropped(split.inputs[row]), cropped(split.labels[row])) for row in rows)
+        tasks.append(ArcTask(identifiers[number], (), tests))
+    return tasks
+
+
+def vote(
+    reasoner: Reasoner, split: Split, identifiers: list[str], votes: int | None = None
+) -> tuple[list[ArcTask], dict[tuple[str, int], Ballot]]:
+    """Ask every test input of a split under its identifiers, at most `votes` of them, until each vote is decided."""
+    tasks = tasks_asked(split, identifiers)
+    ballots = {(task.name, number): Ballot() for task in tasks for number in range(len(task.tests))}
+    most = int(np.diff(split.table_indices).max())
+    most = min(most, votes or most)
+    for start in range(0, most, ROUND):
+        asked: list[tuple[tuple[str, int], np.ndarray]] = []
+        tokens, numbers = [], []
+        for puzzle, task in enumerate(tasks):
+            first, last = split.table_indices[puzzle : puzzle + 2]
+            rows = split.table[first:last][:most]
+            for number, pair in enumerate(task.tests):
+                if ballots[task.name, number].decided(len(rows) - start):
+                    continue
+                for k, row in enumerate(rows[start : start + ROUND], start):
+                    asked.append(((task.name, number), row))
+                    tokens.append(tokens_of(applied(pair.input, row)))
+                    numbers.append(split.puzzle_identifiers[puzzle] + k)
+        if not asked:
+            break
+        answers = reasoner.run(np.stack(tokens), np.array(numbers, np.int32))
+        for (key, row), said, confidence in zip(asked, answers.tokens, answers.confidence, strict=True):
+            ballots[key].add(said, row, float(confidence))
+    return tasks, ballots
+
+
+def evaluate_arc(
+    reasoner: Reasoner, split: Split, identifiers: list[str], votes: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both scores at two attempts, the share of test inputs right among the first k grids, and the submission."""
+    started = time.perf_counter()
+    tasks, ballots = vote(reasoner, split, identifiers, votes)
+    report: dict[str, Any] = dict(scores(tasks, ballots))
+    report["test_inputs"] = len(ballots)
+    report["pass_at"] = {k: scores(tasks, ballots, k)["share_of_test_inputs"] for k in RANKS}
+    report["votes"] = sum(ballot.cast for ballot in ballots.values())
+    report["most_votes"] = votes or int(np.diff(split.table_indices).max())
+    report["seconds"] = time.perf_counter() - started
+    report["data_hash"] = split.hash
+    return report, submission(tasks, ballots)

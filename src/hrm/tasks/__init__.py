@@ -1,11 +1,12 @@
 """Puzzles: one file a kind. A task knows text, rules and symmetries, and no network."""
 
 from ..config import nearest
+from .arc import Arc
 from .maze import Maze
 from .sudoku import Sudoku
 
-TASKS = {"sudoku": Sudoku, "maze": Maze}
-Task = Sudoku | Maze
+TASKS = {"sudoku": Sudoku, "maze": Maze, "arc": Arc}
+Task = Sudoku | Maze | Arc
 
 
 def known_task(name: str) -> type[Task]:

@@ -305,3 +305,23 @@ def canvases(grids: Any, rows: Any, corner: Any) -> Any:
     ends = ((i == tall) & (j >= 0) & (j < broad)) | ((j == broad) & (i >= 0) & (i < tall))
     tokens = torch.where(inside, renamed, torch.where(ends & (tall > 0), END, PAD))
     return tokens.flatten(1).to(grids.dtype)
+
+
+@dataclass(frozen=True)
+class Arc:
+    """ARC as the trainer and the reasoner see it: canvases of 900 tokens. What is right, only a label can tell."""
+
+    name = "arc"
+    sound = None
+    """No rules to check an answer by."""
+    blank = PAD
+    vocab_size = VOCAB
+    seq_len = SIDE * SIDE
+    box = None
+
+    @classmethod
+    def for_cells(cls, cells: int) -> "Arc":
+        """The task by number of cells: 900. Raises ValueError for another."""
+        if cells != cls.seq_len:
+            raise ValueError(f"ARC canvases have {cls.seq_len} cells, not {cells}")
+        return cls()
