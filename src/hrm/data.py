@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import zlib
@@ -627,13 +628,13 @@ class DeviceSampler:
         """Each example under a random row of its puzzle's table, and, but for one in three, anywhere on the canvas."""
         import torch
 
-        from .tasks.arc import SIDE, canvases, extent
+        from .tasks.arc import canvases, extent
 
         generator = torch.Generator(self.device).manual_seed(stream_seed(self.seed, TABLE, k, self.rank))
         draw = torch.rand((4, len(puzzles)), generator=generator, device=self.device)
         chosen = (draw[0] * self.table_widths[puzzles]).long()
         rows = self.table[self.table_starts[puzzles] + chosen]
-        room = SIDE - torch.maximum(extent(inputs, rows), extent(labels, rows))  # (b, 2)
+        room = math.isqrt(inputs.shape[1]) - torch.maximum(extent(inputs, rows), extent(labels, rows))  # (b, 2)
         corner = (draw[1:3].T * (room + 1)).long() * (draw[3] > 1 / 3)[:, None]
         varied = (canvases(tokens, rows, corner) for tokens in (inputs, labels))
         return *varied, identifiers + chosen.to(identifiers.dtype)

@@ -4,6 +4,7 @@ Every answer is turned back and recoloured, cropped, and votes with its confiden
 mean confidence, then by who came first, so that equal inputs give equal attempts.
 """
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -118,6 +119,7 @@ def vote(
     """Ask every test input of a split under its identifiers, at most `votes` of them, until each vote is decided."""
     tasks = tasks_asked(split, identifiers)
     ballots = {(task.name, number): Ballot() for task in tasks for number in range(len(task.tests))}
+    side = math.isqrt(split.metadata.seq_len)
     most = int(np.diff(split.table_indices).max())
     most = min(most, votes or most)
     for start in range(0, most, ROUND):
@@ -131,7 +133,7 @@ def vote(
                     continue
                 for k, row in enumerate(rows[start : start + ROUND], start):
                     asked.append(((task.name, number), row))
-                    tokens.append(tokens_of(applied(pair.input, row)))
+                    tokens.append(tokens_of(applied(pair.input, row), side=side))
                     numbers.append(split.puzzle_identifiers[puzzle] + k)
         if not asked:
             break

@@ -2,10 +2,11 @@
 
 A grid is a uint8 array (rows, columns) of colours 0..9, 1 to 30 on a side. Tokens are the reference's: a 30×30 canvas, 0
 outside, colour c is c + 2, and 1 marks the end, drawn along the row below and the column right of the grid where the
-canvas has them.
+canvas has them. Smaller canvases serve tasks of small grids; functions read the side off the number of tokens.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 SIDE = 30
-"""Rows and columns of the canvas, and the largest grid."""
+"""Rows and columns of the usual canvas, and the largest grid."""
 COLOURS = 10
 PAD, END, FIRST = 0, 1, 2
 """Tokens: outside, end marker, colour 0."""
@@ -53,14 +54,14 @@ def turned(grid: np.ndarray, turn: int) -> np.ndarray:
     return flat if turn == 6 else flat[..., ::-1, ::-1]
 
 
-def tokens_of(grid: np.ndarray, row: int = 0, column: int = 0) -> np.ndarray:
-    """Canvas tokens (900,) uint8 of a grid whose top left cell lies at (row, column)."""
-    canvas = np.full((SIDE, SIDE), PAD, np.uint8)
+def tokens_of(grid: np.ndarray, row: int = 0, column: int = 0, side: int = SIDE) -> np.ndarray:
+    """Canvas tokens (side²,) uint8 of a grid whose top left cell lies at (row, column)."""
+    canvas = np.full((side, side), PAD, np.uint8)
     bottom, right = row + grid.shape[0], column + grid.shape[1]
     canvas[row:bottom, column:right] = grid + FIRST
-    if bottom < SIDE:
+    if bottom < side:
         canvas[bottom, column:right] = END
-    if right < SIDE:
+    if right < side:
         canvas[row:bottom, right] = END
     return canvas.ravel()
 
@@ -68,12 +69,13 @@ def tokens_of(grid: np.ndarray, row: int = 0, column: int = 0) -> np.ndarray:
 def cropped(tokens: np.ndarray) -> np.ndarray:
     """The largest rectangle of colours from the canvas's top left corner, as a grid; of size (0, 0) where there is none.
 
-    tokens: (900,). (The reference's evaluators/arc.py, `_crop`: the first of the largest areas by number of rows.)
+    tokens: (side²,). (The reference's evaluators/arc.py, `_crop`: the first of the largest areas by number of rows.)
     """
-    canvas = tokens.reshape(SIDE, SIDE)
+    side = math.isqrt(len(tokens))
+    canvas = tokens.reshape(side, side)
     colours = (canvas >= FIRST) & (canvas < VOCAB)
-    widths = np.minimum.accumulate(np.where(colours.all(1), SIDE, (~colours).argmax(1)))  # of the rows down to each
-    areas = widths * np.arange(1, SIDE + 1)
+    widths = np.minimum.accumulate(np.where(colours.all(1), side, (~colours).argmax(1)))  # of the rows down to each
+    areas = widths * np.arange(1, side + 1)
     rows = int(areas.argmax()) + 1
     columns = int(widths[rows - 1])
     if not columns:
@@ -265,10 +267,11 @@ def undone(grid: np.ndarray, row: np.ndarray) -> np.ndarray:
 
 
 def extent(grids: Any, rows: Any = None) -> Any:
-    """Rows and columns (B, 2) of grids in the top left corner of canvases (B, 900), or of them turned by `rows` (B, 11)."""
+    """Rows and columns (B, 2) of grids in the top left corner of canvases (B, side²), or of them turned by `rows` (B, 11)."""
     import torch
 
-    board = grids.view(-1, SIDE, SIDE) >= FIRST
+    side = math.isqrt(grids.shape[1])
+    board = grids.view(-1, side, side) >= FIRST
     size = torch.stack((board[:, :, 0].sum(1), board[:, 0].sum(1)), 1)
     if rows is None:
         return size
@@ -277,29 +280,30 @@ def extent(grids: Any, rows: Any = None) -> Any:
 
 
 def canvases(grids: Any, rows: Any, corner: Any) -> Any:
-    """Tokens (B, 900) of canvases under rows of the table, on their device.
+    """Tokens (B, side²) of canvases under rows of the table, on their device.
 
-    grids: (B, 900) token tensors, the grid in the top left corner; rows: (B, 11); corner: (B, 2)
+    grids: (B, side²) token tensors, the grid in the top left corner; rows: (B, 11); corner: (B, 2)
     long, where the top left cell comes to lie. A canvas without any grid stays empty.
     """
     import torch
 
-    board = grids.view(-1, SIDE, SIDE)
+    side = math.isqrt(grids.shape[1])
+    board = grids.view(-1, side, side)
     turn = rows[:, :1, None].long()
     high, wide = extent(grids)[:, :, None, None].unbind(1)  # each (B, 1, 1)
     tall, broad = extent(grids, rows)[:, :, None, None].unbind(1)
-    line = torch.arange(SIDE, device=grids.device)
-    i, j = line[:, None] - corner[:, :1, None], line - corner[:, 1:, None]  # (B, 30, 1) and (B, 1, 30)
+    line = torch.arange(side, device=grids.device)
+    i, j = line[:, None] - corner[:, :1, None], line - corner[:, 1:, None]  # (B, side, 1) and (B, 1, side)
     i, j = torch.broadcast_tensors(i, j)
     up, left = high - 1, wide - 1
     sources = (  # where cell (i, j) of each turned grid comes from
         (i, j), (j, left - i), (up - i, left - j), (up - j, i), (i, left - j), (up - i, j), (j, i), (up - j, left - i),
     )  # fmt: skip
-    y, x = (torch.stack([pair[axis] for pair in sources]) for axis in (0, 1))  # (8, B, 30, 30)
+    y, x = (torch.stack([pair[axis] for pair in sources]) for axis in (0, 1))  # (8, B, side, side)
     chosen = turn.expand_as(i)[None]
     y, x = y.gather(0, chosen)[0], x.gather(0, chosen)[0]
     inside = (i >= 0) & (i < tall) & (j >= 0) & (j < broad)
-    found = grids.gather(1, (y * SIDE + x).clamp(0, SIDE * SIDE - 1).flatten(1)).view_as(board)
+    found = grids.gather(1, (y * side + x).clamp(0, side * side - 1).flatten(1)).view_as(board)
     colour = (found.long() - FIRST).clamp(min=0)
     renamed = rows[:, 1:].long().gather(1, colour.flatten(1)).view_as(colour) + FIRST
     ends = ((i == tall) & (j >= 0) & (j < broad)) | ((j == broad) & (i >= 0) & (i < tall))
@@ -309,19 +313,24 @@ def canvases(grids: Any, rows: Any, corner: Any) -> Any:
 
 @dataclass(frozen=True)
 class Arc:
-    """ARC as the trainer and the reasoner see it: canvases of 900 tokens. What is right, only a label can tell."""
+    """ARC as the trainer and the reasoner see it: canvases of tokens. What is right, only a label can tell."""
 
+    side: int = SIDE
     name = "arc"
     sound = None
     """No rules to check an answer by."""
     blank = PAD
     vocab_size = VOCAB
-    seq_len = SIDE * SIDE
     box = None
+
+    @property
+    def seq_len(self) -> int:
+        return self.side**2
 
     @classmethod
     def for_cells(cls, cells: int) -> "Arc":
-        """The task by number of cells: 900. Raises ValueError for another."""
-        if cells != cls.seq_len:
-            raise ValueError(f"ARC canvases have {cls.seq_len} cells, not {cells}")
-        return cls()
+        """The task by number of cells, 900 as a rule. Raises ValueError for a number that is no square up to that."""
+        side = math.isqrt(cells)
+        if side * side != cells or not 2 <= side <= SIDE:
+            raise ValueError(f"{cells} cells make no ARC canvas: squares up to {SIDE * SIDE}")
+        return cls(side)
