@@ -83,8 +83,13 @@ class Arch(Closed):
 
     @property
     def local(self) -> bool:
-        """Every position has the same weights and a surrounding of its own; Q is then what any of them doubts."""
+        """Every position has the same weights and a surrounding of its own."""
         return self.mixer in ("groups", "conv")
+
+    @property
+    def doubts(self) -> bool:
+        """Q is what any of the positions doubts, not what the first one says."""
+        return self.local or self.carry == "candidates"
 
     @property
     def cycle(self) -> str:

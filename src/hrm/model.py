@@ -69,7 +69,7 @@ class HRM(nn.Module):
             self.register_buffer(name, trunc_normal_(torch.empty(shape, dtype=self.dtype), config.init_std))
         # Q starts near "never halt" and moves fast from there (reference: hrm_act_v1.py)
         nn.init.zeros_(self.q_head.weight)
-        nn.init.constant_(self.q_head.bias, math.log(1 / self.view.length) if config.local else -5)
+        nn.init.constant_(self.q_head.bias, math.log(1 / self.view.length) if config.doubts else -5)
 
     def initial_state(self, batch_size: int, generator: torch.Generator | None = None) -> State:
         """The z_H and z_L that puzzles start from: drawn once, not trained, the same for all (section 2).
@@ -125,14 +125,14 @@ class HRM(nn.Module):
             split = end
 
     def read(self, state: State, grid: Tensor) -> Output:
-        """What the heads say about a state. Among candidates, a value that is ruled out has no probability. Where the
-        mixer is local any position can say that something is wrong: q_halt is minus the log of the sum of their doubts.
+        """What the heads say about a state. Among candidates, a value that is ruled out has no probability. Where
+        `config.doubts`, any position can say that something is wrong: q_halt is minus the log of the sum of doubts.
         """
         z_H = state[0]
         logits = self.view.logits(self.lm_head(z_H))
         if self.config.carry == "candidates":
             logits = logits.float().masked_fill(~grid, RULED_OUT)
-        if self.config.local:
+        if self.config.doubts:
             doubt = self.q_head(z_H)[..., 0].float().logsumexp(1)
             return Output(logits, -doubt, torch.zeros_like(doubt))
         q = self.q_head(self.view.summary(z_H)).float()  # (B, 2)
