@@ -12,6 +12,7 @@ from hrm.answers import Answers
 from hrm.arc_data import build_arc
 from hrm.data import DeviceSampler, load_split
 from hrm.tasks.arc import (
+    Arc,
     ArcTask,
     Pair,
     applied,
@@ -346,6 +347,8 @@ def test_a_training_set_that_holds_the_questions_is_refused_by_name(tmp_path):
 
 class Oracle:
     """Stands in for a Reasoner: knows the answers, and is wrong for the augmentations it is told."""
+
+    task = Arc()
 
     def __init__(self, tasks: list[ArcTask], identifiers: list[str], wrong: float):
         self.tasks, self.identifiers, self.wrong, self.asked = {t.name: t for t in tasks}, identifiers, wrong, 0

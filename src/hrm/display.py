@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 from .answers import Solution, Thought
@@ -66,6 +67,29 @@ def maze_board(task: Maze, given: np.ndarray, cells: np.ndarray, certainty: np.n
         else:
             lines.append("▒▒" if cell == WALL else "  ", "dim")
     return lines
+
+
+ARC_COLOURS = "#000000 #1e93ff #f93c31 #4fcc30 #ffdc00 #999999 #e53aa3 #ff851b #87d8f1 #921231".split()
+"""The ARC Prize's own, colour 0 to 9."""
+
+
+def arc_grid(grid: np.ndarray, plain: bool) -> Text:
+    """A grid, two columns a cell: coloured, or as digits where there are no colours."""
+    if not grid.size:
+        return Text("no grid", "dim")
+    lines = Text()
+    for number, row in enumerate(grid.tolist()):
+        lines.append("\n" * (number > 0))
+        for cell in row:
+            lines.append(f"{cell} " if plain else "  ", "" if plain else f"on {ARC_COLOURS[cell]}")
+    return lines
+
+
+def arc_row(entries: list[tuple[str, np.ndarray]], plain: bool) -> Table:
+    """Grids beside each other, each under its words."""
+    table = Table.grid(padding=(0, 3, 1, 0))
+    table.add_row(*[Group(Text(words, "dim"), arc_grid(grid, plain)) for words, grid in entries])
+    return table
 
 
 def board(task: Task, given: np.ndarray, cells: np.ndarray, certainty: np.ndarray | None = None) -> Text:

@@ -4,7 +4,6 @@ Every answer is turned back and recoloured, cropped, and votes with its confiden
 mean confidence, then by who came first, so that equal inputs give equal attempts.
 """
 
-import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -101,46 +100,52 @@ ROUND = 16
 RANKS = (1, 2, 5, 10, 100, 1000)
 
 
-def tasks_asked(split: Split, identifiers: list[str]) -> list[ArcTask]:
+@dataclass(frozen=True)
+class Asked:
+    """A task under the identifiers `first`, `first` + 1, …, one for each row of its augmentation table."""
+
+    task: ArcTask
+    table: np.ndarray
+    first: int
+
+
+def asked_in(split: Split, identifiers: list[str]) -> list[Asked]:
     """The tasks of a test split in the layout "table", without demonstrations; `identifiers` as in identifiers.json."""
     if split.table is None:
         raise ValueError("this data set has no augmentation table: build it with --layout table")
-    tasks = []
-    for puzzle, number in enumerate(split.puzzle_identifiers):
+    found = []
+    for puzzle, number in enumerate(split.puzzle_identifiers.tolist()):
         rows = range(split.puzzle_indices[puzzle], split.puzzle_indices[puzzle + 1])
         tests = tuple(Pair(cropped(split.inputs[row]), cropped(split.labels[row])) for row in rows)
-        tasks.append(ArcTask(identifiers[number], (), tests))
-    return tasks
+        table = split.table[split.table_indices[puzzle] : split.table_indices[puzzle + 1]]
+        found.append(Asked(ArcTask(identifiers[number], (), tests), table, number))
+    return found
 
 
-def vote(
-    reasoner: Reasoner, split: Split, identifiers: list[str], votes: int | None = None
-) -> tuple[list[ArcTask], dict[tuple[str, int], Ballot]]:
-    """Ask every test input of a split under its identifiers, at most `votes` of them, until each vote is decided."""
-    tasks = tasks_asked(split, identifiers)
-    ballots = {(task.name, number): Ballot() for task in tasks for number in range(len(task.tests))}
-    side = math.isqrt(split.metadata.seq_len)
-    most = int(np.diff(split.table_indices).max())
+def vote(reasoner: Reasoner, tasks: list[Asked], votes: int | None = None) -> dict[tuple[str, int], Ballot]:
+    """Ask every test input under its task's identifiers, at most `votes` of them, until each vote is decided."""
+    ballots = {(one.task.name, number): Ballot() for one in tasks for number in range(len(one.task.tests))}
+    side = reasoner.task.side
+    most = max(len(one.table) for one in tasks)
     most = min(most, votes or most)
     for start in range(0, most, ROUND):
         asked: list[tuple[tuple[str, int], np.ndarray]] = []
         tokens, numbers = [], []
-        for puzzle, task in enumerate(tasks):
-            first, last = split.table_indices[puzzle : puzzle + 2]
-            rows = split.table[first:last][:most]
-            for number, pair in enumerate(task.tests):
-                if ballots[task.name, number].decided(len(rows) - start):
+        for one in tasks:
+            rows = one.table[:most]
+            for number, pair in enumerate(one.task.tests):
+                if ballots[one.task.name, number].decided(len(rows) - start):
                     continue
                 for k, row in enumerate(rows[start : start + ROUND], start):
-                    asked.append(((task.name, number), row))
+                    asked.append(((one.task.name, number), row))
                     tokens.append(tokens_of(applied(pair.input, row), side=side))
-                    numbers.append(split.puzzle_identifiers[puzzle] + k)
+                    numbers.append(one.first + k)
         if not asked:
             break
         answers = reasoner.run(np.stack(tokens), np.array(numbers, np.int32))
         for (key, row), said, confidence in zip(asked, answers.tokens, answers.confidence, strict=True):
             ballots[key].add(said, row, float(confidence))
-    return tasks, ballots
+    return ballots
 
 
 def evaluate_arc(
@@ -148,7 +153,8 @@ def evaluate_arc(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both scores at two attempts, the share of test inputs right among the first k grids, and the submission."""
     started = time.perf_counter()
-    tasks, ballots = vote(reasoner, split, identifiers, votes)
+    asked = asked_in(split, identifiers)
+    tasks, ballots = [one.task for one in asked], vote(reasoner, asked, votes)
     report: dict[str, Any] = dict(scores(tasks, ballots))
     report["test_inputs"] = len(ballots)
     report["pass_at"] = {k: scores(tasks, ballots, k)["share_of_test_inputs"] for k in RANKS}

@@ -179,6 +179,12 @@ def kaggle_tasks(challenges: Path) -> list[ArcTask]:
     return [read_task(documents[name], name, f"{challenges}: {name}") for name in sorted(documents)]
 
 
+def largest_side(task: ArcTask) -> int:
+    """Rows or columns of the task's largest known grid."""
+    grids = [grid for pair in (*task.demos, *task.tests) for grid in (pair.input, pair.output) if grid is not None]
+    return max(max(grid.shape) for grid in grids)
+
+
 # --- which tasks are the same -----------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,92 @@
+"""Fitting a model to one ARC task before its tests are asked."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+from typer.testing import CliRunner
+
+from hrm.checkpoint import save_weights
+from hrm.cli import app, main
+from hrm.fitting import fit
+from hrm.model import HRM
+from hrm.reasoner import Reasoner
+from hrm.tasks.arc import ArcTask, Pair
+from hrm.voting import Asked, right_at, vote
+
+
+def swapped(*cells: str) -> Pair:
+    """Colours 1 and 2 change places."""
+    grid = np.array([[int(c) for c in row] for row in cells], np.uint8)
+    return Pair(grid, np.array([0, 2, 1], np.uint8)[grid])
+
+
+TASK = ArcTask("swap", (swapped("112", "021"), swapped("20", "01", "11"), swapped("1222")), (swapped("1121", "2002"),))
+
+
+def model() -> HRM:
+    torch.manual_seed(0)
+    shape = dict(seq_len=25, vocab_size=12, puzzle_emb_ndim=32, num_puzzle_identifiers=5, hidden_size=32)
+    return HRM(tiny(**shape, pos_encodings="rope2d", halting="halt_only", halt_max_steps=2))
+
+
+def test_the_embedding_alone_is_fitted_and_the_model_given_stays_as_it_was():
+    given = model()
+    given.puzzle_emb.weights[1:].normal_()
+    before = {name: tensor.clone() for name, tensor in given.state_dict().items()}
+    fitted = fit(given, TASK, seconds=60, most_steps=5, augmentations=7)
+    assert fitted.steps == 5 and len(fitted.table) == 8 and np.isfinite(fitted.loss)
+    for name, tensor in fitted.model.state_dict().items():
+        if name == "puzzle_emb.weights":
+            start = before[name][1:].mean(0)
+            assert tensor.shape == (9, 32) and torch.equal(tensor[0], before[name][0])
+            assert ((tensor[1:] - start).abs() <= 5 * 1e-2 + 1e-6).all() and not (tensor[1:] == start).all()
+        else:
+            assert torch.equal(tensor, before[name]), name
+    assert all(torch.equal(tensor, before[name]) for name, tensor in given.state_dict().items())
+
+
+def test_a_small_task_is_learned_from_its_demonstrations_alone():
+    fitted = fit(model(), TASK, seconds=60, most_steps=400, augmentations=3, everything=True)
+    assert fitted.loss < 0.1
+    (ballot,) = vote(Reasoner(fitted.model, "arc"), [Asked(TASK, fitted.table, 1)]).values()
+    assert right_at(ballot, TASK.tests[0].output, 2)
+
+
+def test_grids_larger_than_the_canvas_and_models_without_embedding_are_refused():
+    with pytest.raises(ValueError, match="swap: grids of up to 6 cells a side, these weights see 5x5"):
+        fit(model(), ArcTask("swap", (swapped("112010"),), TASK.tests))
+    bare = HRM(tiny(seq_len=25, vocab_size=12, puzzle_emb_ndim=0, num_puzzle_identifiers=1))
+    with pytest.raises(ValueError, match="no puzzle embedding"):
+        fit(bare, TASK)
+
+
+def test_the_shell_shows_demonstrations_attempts_and_how_they_came(tmp_path, capsys, monkeypatch):
+    save_weights(tmp_path / "weights", model(), "arc", {})
+    pairs = {"train": TASK.demos, "test": TASK.tests}
+    listed = {s: [{"input": p.input.tolist(), "output": p.output.tolist()} for p in ps] for s, ps in pairs.items()}
+    (tmp_path / "swap.json").write_text(json.dumps(listed))
+    asked = [
+        "solve",
+        "arc",
+        str(tmp_path / "swap.json"),
+        "--weights",
+        str(tmp_path / "weights"),
+        "--fit-seconds",
+        "0.5",
+    ]
+    picture = tmp_path / "out.png"
+    ran = CliRunner().invoke(app, [*asked, "--png", str(picture)])
+    assert ran.exit_code in (0, 1), ran.output
+    assert "fitted to its 3 demonstrations" in " ".join(ran.output.split())
+    assert "demonstration 3" in ran.output and "test 1" in ran.output and "attempt" in ran.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    ran = CliRunner().invoke(app, [*asked, "--format", "json"])
+    document = json.loads(ran.stdout)
+    assert set(document["swap"][0]) == {"attempt_1", "attempt_2"}
+    monkeypatch.setattr("sys.argv", ["hrm", "solve", "arc", str(tmp_path / "none.json"), *asked[3:]])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2 and "no such file" in capsys.readouterr().err
