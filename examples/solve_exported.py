@@ -23,15 +23,14 @@ def main() -> None:
     session = onnxruntime.InferenceSession(str(folder / about["program"]), providers=["CPUExecutionProvider"])
     digits = [0 if c in ".0" else int(c) for c in puzzle]
     tokens = np.array([d + 1 for d in digits], np.int32)[None]  # (1, S)
-    solve = latent if about["carry"] == "latent" else deduce
+    solve = deduce if "candidates" in about["inputs"] else latent
     answer, segments, belief = solve(session, about, tokens, folder)
     print("".join(str(t - 1) for t in answer))
     print(f"{segments} segments, confidence {belief:.3f}", file=sys.stderr)
 
 
 def latent(session, about, tokens, folder):
-    initial = np.load(folder / "initial.npz")
-    state, previous = {name: initial[name][None] for name in ("z_H", "z_L")}, None
+    state, previous = initial_state(folder), None
     for segment in range(1, about["max_segments"] + 1):
         z_H, z_L, logits, q = session.run(None, {**state, "tokens": tokens})
         state, answer = {"z_H": z_H, "z_L": z_L}, logits[0].argmax(-1)
@@ -41,19 +40,28 @@ def latent(session, about, tokens, folder):
     return answer, segment, sigmoid(q[0])
 
 
+def initial_state(folder):
+    kept = np.load(folder / "initial.npz")
+    return {name: kept[name][None] for name in ("z_H", "z_L")}
+
+
 def deduce(session, about, tokens, folder):
+    state, still = initial_state(folder) if "z_H" in about["inputs"] else {}, 0
     values = np.arange(about["vocabulary"])
     candidates = np.where(tokens[..., None] == BLANK, values >= FIRST, values == tokens[..., None])  # (1, S, V)
     for segment in range(1, about["max_segments"] + 1):
-        logits, q = session.run(None, {"candidates": candidates})
+        *state_after, logits, q = session.run(None, {**state, "candidates": candidates})
+        state = dict(zip(state, state_after, strict=True))
         chances = np.exp(logits - logits.max(-1, keepdims=True))
         chances /= chances.sum(-1, keepdims=True)
         best = chances.max(-1, keepdims=True)
         after = candidates & ((chances >= about["rule_out_below"]) | (chances == best))
         open_ = after.sum(-1) > 1
-        if (after == candidates).all():
-            if not open_.any():
-                break
+        still = (still + 1) * bool((after == candidates).all())
+        if still and not open_.any():
+            break
+        if still >= about["patience"]:
+            still = 0
             cell = np.where(open_, best[..., 0], -1)[0].argmax()
             after[0, cell] = values == chances[0, cell].argmax()
         candidates = after

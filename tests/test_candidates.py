@@ -131,6 +131,38 @@ def test_a_training_segment_grades_standing_rows_and_its_loss_is_what_it_says():
     assert (after <= starts).all() and done.carry.steps.eq(1).all()
 
 
+def test_carrying_both_goes_on_from_the_states_that_the_last_segment_left():
+    net, rows = model(carry="both"), batch(4)
+    graded = dict(q_loss_weight=0.5, hints=0.0, wrong=0.0)
+    carry = empty_carry(net, rows)
+    first = supervised_deduction(net, carry, rows, torch.Generator().manual_seed(0), TASK, **graded)
+    candidates, *state = first.carry.state
+    alone, _ = net(net.initial_state(4), TASK.candidates(rows["inputs"]), net.puzzle_rows(rows["puzzle_identifiers"]))
+    for ours, expected in zip(state, alone, strict=True):
+        torch.testing.assert_close(ours, expected.detach())
+        assert not ours.requires_grad
+    going_on = dataclasses.replace(first.carry, halted=torch.tensor([True, False, False, True]))
+    second = supervised_deduction(net, going_on, rows, torch.Generator().manual_seed(1), TASK, **graded)
+    begin = tuple(
+        torch.where(going_on.halted[:, None, None], z0, z) for z0, z in zip(net.initial_state(4), state, strict=True)
+    )
+    seen = torch.where(going_on.halted[:, None, None], TASK.candidates(rows["inputs"]), candidates)
+    expected, _ = net(begin, seen, net.puzzle_rows(rows["puzzle_identifiers"]))
+    for ours, wanted in zip(second.carry.state[1:], expected, strict=True):
+        torch.testing.assert_close(ours, wanted.detach())
+
+
+@pytest.mark.parametrize("passes", [1, 5])
+def test_carrying_both_a_puzzle_is_answered_alike_alone_and_in_a_batch(passes):
+    net = model(carry="both", forward_dtype="float32", rule_out_below=0.1).eval()
+    tokens = SPLIT.inputs[:9]
+    together = Reasoner(net, batch_size=4, passes=passes, max_segments=12).run(tokens)
+    alone = [Reasoner(net, passes=passes, max_segments=12).run(tokens[k : k + 1]) for k in range(9)]
+    assert together.segments.max() > 1
+    for name in ("tokens", "segments", "passes"):
+        assert np.array_equal(getattr(together, name), np.concatenate([getattr(a, name) for a in alone])), name
+
+
 # --- solving, with a script in the model's place: it knows the answer, or guesses and only sees that it is lost
 
 

@@ -25,6 +25,7 @@ KINDS = {
     "trm": TRM,
     "mixer": dict(mixer="mlp", pos_encodings="learned", puzzle_emb_ndim=0),
     "candidates": LATTICE | dict(carry="candidates", halting="halt_only", rule_out_below=0.1),
+    "both": LATTICE | dict(carry="both", halting="halt_only", rule_out_below=0.1),
 }
 
 

@@ -18,6 +18,8 @@ MOST_HINTS = 12
 """A training start with hints fills in 1 to so many open cells."""
 ASSUME_EARLY = 0.3
 """Chance that training assumes a value although values were ruled out in this segment."""
+WAIT = 0.5
+"""Chance that a patient training row assumes nothing although nothing was ruled out."""
 SUREST_CELL = 0.5
 """Chance that training assumes in the surest open cell; else in a random one."""
 ANY_VALUE = 0.1
@@ -81,12 +83,18 @@ def training_starts(task: Any, batch: dict[str, Tensor], generator: torch.Genera
     return assumed(candidates, misled, cell, chosen)
 
 
-def training_move(candidates: Tensor, probabilities: Tensor, below: float, generator: torch.Generator) -> Tensor:
-    """The next state of each puzzle in training: values ruled out, and where that leaves all as it was, one assumed."""
+def training_move(
+    candidates: Tensor, probabilities: Tensor, below: float, generator: torch.Generator, patient: bool = False
+) -> Tensor:
+    """The next candidates of each puzzle in training: values ruled out, and where that leaves all as it was, one assumed.
+
+    `patient`: now and then nothing is assumed, since a model that carries its states may still be thinking.
+    """
     after = ruled_out(candidates, probabilities, below)
     open_, batch = is_open(after), len(after)
     still = (after == candidates).all((1, 2))
-    assumes = open_.any(1) & (still | (_uniform(generator, batch) < ASSUME_EARLY))
+    chance = torch.where(still, 1 - WAIT, ASSUME_EARLY) if patient else torch.where(still, 1.0, ASSUME_EARLY)
+    assumes = open_.any(1) & (_uniform(generator, batch) < chance)
     worth = torch.where(
         (_uniform(generator, batch) < SUREST_CELL)[:, None], probabilities.amax(-1), _uniform(generator, *open_.shape)
     )

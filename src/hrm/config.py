@@ -35,11 +35,12 @@ class Arch(Closed):
     value of each cell the means of its row, column, box and cell (docs/architecture.md, "the lattice"), or conv, the
     four neighbours on a square grid."""
     pos_encodings: Literal["rope", "rope2d", "learned", "none"] = "rope"
-    carry: Literal["latent", "candidates"] = "latent"
+    carry: Literal["latent", "candidates", "both"] = "latent"
     """What goes from segment to segment. latent: the states z_H and z_L (HRM). candidates: which values still stand in
-    each cell, and nothing else; the states start afresh, and Q_halt says whether the solution still stands."""
+    each cell, and nothing else; the states start afresh, and Q_halt says whether the solution still stands. both: the
+    candidates and the states."""
     rule_out_below: float = Field(0.003, gt=0, lt=1)
-    """carry=candidates: a segment rules out the values that it gives less probability than this."""
+    """Among candidates a segment rules out the values that it gives less probability than this."""
 
     H_cycles: Positive = 2
     L_cycles: Positive = 2
@@ -89,7 +90,22 @@ class Arch(Closed):
     @property
     def doubts(self) -> bool:
         """Q is what any of the positions doubts, not what the first one says."""
-        return self.local or self.carry == "candidates"
+        return self.local or self.deduces
+
+    @property
+    def latent(self) -> bool:
+        """The states z_H and z_L pass between segments."""
+        return self.carry != "candidates"
+
+    @property
+    def deduces(self) -> bool:
+        """Candidates pass between segments."""
+        return self.carry != "latent"
+
+    @property
+    def patience(self) -> int:
+        """Segments in a row that rule nothing out before inference assumes a value: states that are carried may move yet."""
+        return 2 if self.latent else 1
 
     @property
     def cycle(self) -> str:
@@ -125,9 +141,9 @@ class Arch(Closed):
             raise ValueError(
                 f"mixer={self.mixer} knows no places: use pos_encodings=none, puzzle_emb_ndim=0, puzzle_emb_len=0"
             )
-        if self.carry == "candidates" and (self.halting != "halt_only" or self.initial_state != "fixed"):
+        if self.deduces and (self.halting != "halt_only" or self.initial_state != "fixed"):
             raise ValueError(
-                "carry=candidates starts every segment alike and halts by Q: use halting=halt_only, initial_state=fixed"
+                f"carry={self.carry} starts every puzzle alike and halts by Q: use halting=halt_only, initial_state=fixed"
             )
         if self.puzzle_emb_len and self.puzzle_emb_ndim > self.puzzle_emb_len * self.hidden_size:
             raise ValueError(
@@ -184,9 +200,9 @@ class Recipe(Closed):
     """Mazes: share of a batch's rows that are turned, edited and labelled anew by exact search. That is more labelled data
     than the data set's own: a setting to be named beside every result."""
     start_hints: Share = 0.25
-    """carry=candidates: share of new rows that start with a few cells of their answer filled in."""
+    """With candidates: share of new rows that start with a few cells of their answer filled in."""
     start_wrong: Share = 0.25
-    """carry=candidates: share of new rows that start with one wrong value filled in, for Q to learn from."""
+    """With candidates: share of new rows that start with one wrong value filled in, for Q to learn from."""
 
     arch: Arch
     loss_type: Literal["stablemax_cross_entropy", "softmax_cross_entropy"] = "stablemax_cross_entropy"
@@ -243,9 +259,9 @@ class Recipe(Closed):
     def _consistent(self) -> "Recipe":
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give the length of the run once: either epochs or steps")
-        if self.arch.carry == "candidates" and self.loss_type != "softmax_cross_entropy":
+        if self.arch.deduces and self.loss_type != "softmax_cross_entropy":
             raise ValueError(
-                "carry=candidates rules values out by their probability: use loss_type=softmax_cross_entropy"
+                f"carry={self.arch.carry} rules values out by their probability: use loss_type=softmax_cross_entropy"
             )
         if self.augment and self.task == "arc":
             raise ValueError("task=arc is augmented by its data set's table: use augment=false")
@@ -253,8 +269,10 @@ class Recipe(Closed):
             raise ValueError(f"relabel={self.relabel}: only mazes are labelled anew; task={self.task} is not")
         if self.reclue and self.task != "sudoku":
             raise ValueError(f"reclue={self.reclue}: only Sudokus are given other clues; task={self.task} is not")
-        if self.arch.carry == "candidates" and self.task != "sudoku":
-            raise ValueError(f"carry=candidates needs a puzzle with rows, columns and boxes; task={self.task} has none")
+        if self.arch.deduces and self.task != "sudoku":
+            raise ValueError(
+                f"carry={self.arch.carry} needs a puzzle with rows, columns and boxes; task={self.task} has none"
+            )
         if self.start_hints + self.start_wrong > 1:
             raise ValueError(
                 f"start_hints={self.start_hints} and start_wrong={self.start_wrong} are shares of one whole"

@@ -35,8 +35,10 @@ class Walk:
     """Of this pass."""
     passes: int = 1
     caution: float = 1.0
-    trail: list[Tensor] = field(default_factory=list)
-    """Where to go back to: candidates (S, V) before each assumption, without the value that was assumed."""
+    still: int = 0
+    """Segments in a row that ruled nothing out."""
+    trail: list[list[Tensor]] = field(default_factory=list)
+    """Where to go back to: candidates (S, V) before each assumption, without the value that was assumed, and the states."""
     answered: bool = False
     """A full grid is held already."""
 
@@ -66,21 +68,32 @@ def deduce(
     names = torch.from_numpy(np.ascontiguousarray(names)).to(device, torch.int32)
     found = Answers.empty(*tokens.shape)
     waiting, walks = iter(range(len(tokens))), []
-    candidates = task.candidates(puzzles[:0])
+    latent = model.config.latent
+
+    def start(rows: list[int]) -> list[Tensor]:
+        return [task.candidates(puzzles[rows]), *(model.initial_state(len(rows)) if latent else ())]
+
+    carried = start([])
     while True:
         if coming := list(islice(waiting, batch_size - len(walks))):
             walks += map(Walk, coming)
-            candidates = torch.cat((candidates, task.candidates(puzzles[coming])))
+            carried = [torch.cat(parts) for parts in zip(carried, start(coming), strict=True)]
         if not walks:
             return found
         numbers = torch.tensor([walk.number for walk in walks], device=device)
         caution = torch.tensor([walk.caution for walk in walks], device=device)
-        _, out = engine(model.initial_state(len(walks)), candidates, names[numbers])
+        candidates, *state = carried
+        state, out = engine(tuple(state) or model.initial_state(len(walks)), candidates, names[numbers])
         chances, belief = out.logits.softmax(-1), out.q_halt.sigmoid()
         after = ruled_out(candidates, chances, (model.config.rule_out_below * caution)[:, None, None])
         unsettled, still = is_open(after).any(1), (after == candidates).all((1, 2))
+        for walk, stays in zip(walks, still.tolist(), strict=True):
+            walk.still = (walk.still + 1) * stays
+        assumes = (
+            still & unsettled & torch.tensor([walk.still >= model.config.patience for walk in walks], device=device)
+        )
         cell, value = surest(after, chances)
-        following = assumed(after, still & unsettled, cell, value)
+        following = [assumed(after, assumes, cell, value), *(state if latent else ())]
         full = still & ~unsettled
         here = _answers(walks, candidates, after, chances, belief, full)
         accepted = full & (belief >= 0.5)
@@ -88,9 +101,9 @@ def deduce(
             puzzle = tokens[[walk.number for walk in walks]]
             accepted = full & torch.from_numpy(obeys(puzzle, here.tokens)).to(device)
         lost = (full & ~accepted) | (~full & (belief < DOUBT * caution))
-        flags = zip(*(t.tolist() for t in (accepted, full, lost, still)), strict=True)
+        flags = zip(*(t.tolist() for t in (accepted, full, lost, assumes)), strict=True)
         leaving = np.zeros(len(walks), np.bool_)
-        for place, (walk, (accept, is_full, is_lost, stays)) in enumerate(zip(walks, flags, strict=True)):
+        for place, (walk, (accept, is_full, is_lost, assume)) in enumerate(zip(walks, flags, strict=True)):
             walk.segments += 1
             walk.since += 1
             last_pass = walk.passes == passes
@@ -104,11 +117,15 @@ def deduce(
                 found.halted[walk.number] = accept
                 found.segments[walk.number], found.passes[walk.number] = walk.segments, walk.passes
             elif back:
-                following[place] = _go_back(walk, task.candidates(puzzles[walk.number][None])[0])
-            elif stays:
-                without = after[place].clone()
-                without[cell[place], value[place]] = False
-                walk.trail.append(without)
+                back_to = _go_back(walk) or [part[0] for part in start([walk.number])]
+                for part, old in zip(following, back_to, strict=True):
+                    part[place] = old
+            elif assume:
+                walk.still = 0
+                if not last_pass:
+                    without = after[place].clone()
+                    without[cell[place], value[place]] = False
+                    walk.trail.append([without, *(z[place].clone() for z in following[1:])])
         if watch:
             certainty = chances.amax(-1).cpu().numpy()
             for place, walk in enumerate(walks):
@@ -126,17 +143,20 @@ def deduce(
                     )
                 )
         stay = np.flatnonzero(~leaving)
-        walks, candidates = [walks[place] for place in stay], following[torch.from_numpy(stay).to(device)]
+        walks, carried = (
+            [walks[place] for place in stay],
+            [part[torch.from_numpy(stay).to(device)] for part in following],
+        )
 
 
-def _go_back(walk: Walk, start: Tensor) -> Tensor:
-    """The candidates (S, V) from which a puzzle's next pass sets out."""
+def _go_back(walk: Walk) -> list[Tensor] | None:
+    """The carry from which a puzzle's next pass sets out; None where it starts over."""
     walk.passes += 1
-    walk.since = 0
+    walk.since = walk.still = 0
     if walk.trail:
         return walk.trail.pop()
     walk.caution *= CAUTION
-    return start
+    return None
 
 
 def _answers(

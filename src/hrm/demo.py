@@ -62,7 +62,7 @@ def solve_a_hard_one(console: Console, seed: int) -> None:
     with Watcher(console, reasoner.task, given, reasoner.max_segments) as watcher:
         solution = reasoner.solve(puzzle, watcher)
     seconds = time.perf_counter() - started
-    if not console.is_terminal or reasoner.model.config.carry == "candidates":
+    if not console.is_terminal or reasoner.model.config.deduces:
         console.print(answer_board(reasoner.task, given, solution))
     console.print(verdict(solution, seconds))
     if not solution.verified:

@@ -24,35 +24,37 @@ FORMATS = {"onnx": "segment.onnx", "torch": "segment.pt2"}
 class SegmentStep(nn.Module):
     """A segment as a function of tensors: (z_H, z_L, tokens[, puzzle_identifiers]) -> (z_H, z_L, logits, q_halt).
 
-    With candidates for a carry: (candidates[, puzzle_identifiers]) -> (logits, q_halt), the states being the segment's own.
+    With candidates they stand in the tokens' place; where they alone are carried, the states are the segment's own and left
+    out.
     """
 
     def __init__(self, model: HRM):
         super().__init__()
         self.model = model
-        self.latent = model.config.carry == "latent"
+        self.latent, self.deduces = model.config.latent, model.config.deduces
         self.named = model.config.puzzle_emb_ndim > 0
 
     @property
     def inputs(self) -> list[str]:
-        carried = ["z_H", "z_L", "tokens"] if self.latent else ["candidates"]
+        carried = ["z_H", "z_L"] * self.latent + ["candidates" if self.deduces else "tokens"]
         return carried + ["puzzle_identifiers"] * self.named
 
     @property
     def outputs(self) -> list[str]:
-        return ["next_z_H", "next_z_L", "logits", "q_halt"] if self.latent else ["logits", "q_halt"]
+        return ["next_z_H", "next_z_L"] * self.latent + ["logits", "q_halt"]
 
     def example(self, rows: int) -> tuple[Tensor, ...]:
         """Inputs of the right shapes for `rows` puzzles."""
         config = self.model.config
-        tokens = torch.ones(rows, config.seq_len, dtype=torch.int32)
-        grid = (tokens,) if self.latent else (torch.ones(rows, config.seq_len, config.vocab_size, dtype=torch.bool),)
+        grid = torch.ones(rows, config.seq_len, dtype=torch.int32)
+        if self.deduces:
+            grid = torch.ones(rows, config.seq_len, config.vocab_size, dtype=torch.bool)
         state = tuple(z.contiguous() for z in self.model.initial_state(rows)) if self.latent else ()
-        return state + grid + (torch.zeros(rows, dtype=torch.int32),) * self.named
+        return (*state, grid) + (torch.zeros(rows, dtype=torch.int32),) * self.named
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         model, given = self.model, dict(zip(self.inputs, tensors, strict=True))
-        grid = given["tokens" if self.latent else "candidates"]
+        grid = given["candidates" if self.deduces else "tokens"]
         rows = (
             model.puzzle_rows(given["puzzle_identifiers"].long())
             if self.named
@@ -113,7 +115,7 @@ def description(step: SegmentStep, task: str, kind: str) -> dict[str, Any]:
         "outputs": step.outputs,
     }
     found |= {"cells": config.seq_len, "vocabulary": config.vocab_size, "max_segments": config.max_segments}
-    return found | ({} if step.latent else {"rule_out_below": config.rule_out_below})
+    return found | ({"rule_out_below": config.rule_out_below, "patience": config.patience} if step.deduces else {})
 
 
 def _write_onnx(program: torch.export.ExportedProgram, step: SegmentStep, path: Path) -> None:

@@ -20,7 +20,7 @@ class Carry:
     """B puzzles in the middle of being solved."""
 
     state: tuple[Tensor, ...]
-    """What goes from segment to segment: (z_H, z_L), or (candidates,)."""
+    """What goes from segment to segment: (z_H, z_L), (candidates,) or (candidates, z_H, z_L)."""
     steps: Tensor
     """(B,) int32: segments run since the puzzle came in."""
     halted: Tensor
@@ -32,9 +32,9 @@ def empty_carry(model: HRM, batch: Batch) -> Carry:
     """A carry in which every place is free."""
     rows, config = batch["inputs"], model.config
     free = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    state = model.initial_state(len(rows))
-    if config.carry == "candidates":
-        state = (free.new_ones((*rows.shape, config.vocab_size)),)
+    state = model.initial_state(len(rows)) if config.latent else ()
+    if config.deduces:
+        state = (free.new_ones((*rows.shape, config.vocab_size)), *state)
     return Carry(state, torch.zeros_like(free, dtype=torch.int32), free, batch)
 
 

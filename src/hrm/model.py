@@ -105,7 +105,7 @@ class HRM(nn.Module):
     ) -> tuple[State, Output]:
         """Run one segment: `H_cycles` (default: the configured number) cycles, the last k updates with gradient.
 
-        `grid`: tokens (B, S), or with carry=candidates which tokens still stand in each cell, (B, S, V) bool.
+        `grid`: tokens (B, S), or where the model deduces which tokens still stand in each cell, (B, S, V) bool.
         Returns the new state, still attached to the graph, and what the heads read from it.
         """
         *_, state = self.cycles(state, grid, puzzle_rows, H_cycles)
@@ -130,7 +130,7 @@ class HRM(nn.Module):
         """
         z_H = state[0]
         logits = self.view.logits(self.lm_head(z_H))
-        if self.config.carry == "candidates":
+        if self.config.deduces:
             logits = logits.float().masked_fill(~grid, RULED_OUT)
         if self.config.doubts:
             doubt = self.q_head(z_H)[..., 0].float().logsumexp(1)

@@ -68,7 +68,7 @@ class Reasoner:
         batch_size: int = 64,
         card: dict | None = None,
     ):
-        deduces = model.config.carry == "candidates"
+        deduces = model.config.deduces
         passes = passes or (DEDUCTION_PASSES if deduces else 1)
         for name, value, known in (("halt", halt, HALT_RULES), ("select", select, SELECTIONS)):
             if value not in known:
@@ -165,7 +165,7 @@ class Reasoner:
     ) -> Answers:
         """Answer N puzzles: tokens (N, S) uint8 and, where the model knows puzzles by name, identifiers (N,)."""
         names = np.zeros(len(tokens), np.int32) if puzzle_identifiers is None else puzzle_identifiers
-        if self.model.config.carry == "candidates":
+        if self.model.config.deduces:
             how = {"max_segments": self.max_segments, "passes": self.passes, "batch_size": self.batch_size}
             obeys = self._obey_rules if self.check else None
             return deduce(self.model, self.engine, self.task, tokens, names, obeys=obeys, watch=watch, **how)

@@ -92,15 +92,18 @@ def supervised_deduction(
     what the moves assume.
     """
     config = model.config
-    carry = refill(carry, batch, (training_starts(task, batch, generator, hints, wrong),))
-    data, (candidates,) = carry.data, carry.state
+    fresh = model.initial_state(len(batch["inputs"]))
+    kept = fresh if config.latent else ()
+    carry = refill(carry, batch, (training_starts(task, batch, generator, hints, wrong), *kept))
+    data, (candidates, *state) = carry.data, carry.state
     rows = model.puzzle_rows(data["puzzle_identifiers"]).requires_grad_()
-    states = model.cycles(model.initial_state(len(candidates)), candidates, rows, H_cycles)
+    states = list(model.cycles(tuple(state) or fresh, candidates, rows, H_cycles))
     outs = [model.read(state, candidates) for state in states]
     steps = carry.steps + 1
     with torch.no_grad():
         standing = stands(candidates, data["labels"])
-        after = training_move(candidates, outs[-1].logits.softmax(-1), config.rule_out_below, generator)
+        chances = outs[-1].logits.softmax(-1)
+        after = training_move(candidates, chances, config.rule_out_below, generator, patient=config.latent)
         halted = training_leaves(candidates, after, standing, outs[-1].q_halt, generator)
         halted |= steps >= config.halt_max_steps
     loss, sums = deduction_loss(
@@ -112,4 +115,5 @@ def supervised_deduction(
         steps=steps,
         q_loss_weight=q_loss_weight,
     )
-    return Supervised(Carry((after,), steps, halted, data), outs[-1], loss, sums, rows)
+    kept = tuple(z.detach() for z in states[-1]) if config.latent else ()
+    return Supervised(Carry((after, *kept), steps, halted, data), outs[-1], loss, sums, rows)

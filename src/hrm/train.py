@@ -145,7 +145,7 @@ class Trainer:
         batch = self.sampler.batch(self.step - 1 + self.rollbacks * self.total)
         graded = {"q_loss_weight": recipe.q_loss_weight, "H_cycles": self._depth(salt)}
         asked = (self.model.train(), self.carry, batch, generator)
-        if recipe.arch.carry == "candidates":
+        if recipe.arch.deduces:
             starts = {"hints": recipe.start_hints, "wrong": recipe.start_wrong}
             done = supervised_deduction(*asked, self.task, **starts, **graded)
         else:
