@@ -129,7 +129,7 @@ class Trainer:
         if recipe.compile is True or (recipe.compile == "auto" and self.device.type == "cuda"):
             self.model.compile_levels()
             if self.mean:
-                self.mean.module.compile_levels()
+                self.mean.module.compile_levels(dynamic=None)  # evaluation: rows leave the batch
         self._clear_window()
         if self.device.type == "cpu":
             keep_freed_memory()
