@@ -10,18 +10,15 @@ over the rounds, FLOPs by torch's counter, and the share of the matrix-product r
 """
 
 import argparse
-import platform
-import statistics
 import sys
-import time
 import types
 from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
+from hrm.bench import ceiling, processor, timed
 from hrm.config import ModelConfig, load_recipe
 from hrm.data import DeviceSampler, load_split
 from hrm.halting import empty_carry
@@ -41,7 +38,7 @@ def main() -> None:
     parser.add_argument("--reference", help="checkout of sapientinc/HRM")
     asked = parser.parse_args()
     print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"bf16 matrix products {ceiling() / 1e9:.0f} GFLOP/s, `{' '.join(sys.argv)}`\n"
     )
     contenders = training(asked) if asked.what == "train" else solving(asked)
@@ -53,38 +50,15 @@ Contender = tuple[str, Callable[[], object], str]
 
 
 def report(contenders: list[Contender], rounds: int) -> None:
-    flops, times = {}, {name: [] for name, _, _ in contenders}
-    for name, work, _ in contenders:
-        work()  # warm
-        with FlopCounterMode(display=False) as counter:
-            work()
-        flops[name] = counter.get_total_flops()
-    for _ in range(rounds):
-        for name, work, _ in contenders:
-            started = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - started)
-    top = ceiling()
-    base = statistics.median(times[contenders[0][0]])
+    found, top = timed([(name, work) for name, work, _ in contenders], rounds), ceiling()
+    base = found[0].median
     print(f"| | unit | median s | range | GFLOP | GFLOP/s | share of ceiling | {contenders[0][0]} ÷ this |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for name, _, unit in contenders:
-        middle = statistics.median(times[name])
-        rate = flops[name] / middle
-        spread = f"{min(times[name]):.3f}–{max(times[name]):.3f}"
-        work_done = f"{flops[name] / 1e9:.2f} | {rate / 1e9:.0f} | {rate / top:.0%}"
-        print(f"| {name} | {unit} | {middle:.3f} | {spread} | {work_done} | {base / middle:.2f} |")
-
-
-def ceiling(size: int = 2048) -> float:
-    """FLOP/s of a large square product in the machine's fastest supported dtype."""
-    a = torch.randn(size, size).to(getattr(torch, machine_dtype("cpu")))
-    best = float("inf")
-    for _ in range(5):
-        started = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+    for one, (_, _, unit) in zip(found, contenders, strict=True):
+        row = one.row(top)
+        spread = f"{row['fastest_s']:.3f}–{row['slowest_s']:.3f}"
+        work_done = f"{row['gflop']:.2f} | {row['gflop_per_s']:.0f} | {row['share_of_ceiling']:.0%}"
+        print(f"| {one.name} | {unit} | {one.median:.3f} | {spread} | {work_done} | {base / one.median:.2f} |")
 
 
 def paper_model() -> HRM:

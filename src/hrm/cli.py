@@ -470,6 +470,57 @@ def evaluate_votes(
     print(f"votes {report['votes']:,}, time {report['seconds']:.1f} s")
 
 
+@app.command("bench")
+def bench_command(
+    weights: Annotated[str, typer.Argument(help="shipped weights, run folder, weights folder or a reference's file")],
+    data: Annotated[str | None, typer.Option(help="data-set folder or built-in set to take puzzles from")] = None,
+    puzzles: Annotated[int, typer.Option(min=1, help="puzzles answered at once")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="measurements of each, taken turn by turn")] = 5,
+    backends: Annotated[str, typer.Option(help="which to measure, such as eager,compiled,onnx,openvino")] = "eager",
+    passes: Passes = None,
+    max_segments: Segments = None,
+    cold: Annotated[bool, typer.Option("--cold/--no-cold", help="measure a cold start as well")] = True,
+    json_out: Annotated[Path | None, typer.Option("--json", help="write the report here")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="an earlier report; exit code 1 if a fifth has been lost")
+    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """How fast weights answer on this machine: latency, throughput, FLOPs, share of the ceiling, where the time goes."""
+    from .bench import bench, slower, table
+    from .checkpoint import load_weights, read_json, write_synced
+    from .data import load_split
+    from .model import machine_device
+
+    before = None if compare is None else read_json(compare)
+    found = load_weights(weights, "cpu")
+    data = data or {"sudoku": "sudoku-hard-1k", "maze": "maze-15x15-1k"}.get(found.task) or ""
+    if found.task == "arc":
+        raise ValueError("hrm bench measures Sudokus and mazes; for ARC, `hrm eval` prints the time of a vote")
+    tokens = load_split(data, "test").inputs
+    report = bench(
+        weights,
+        tokens[:puzzles],
+        backends=backends.split(","),
+        rounds=rounds,
+        device=machine_device(device),
+        cold=cold,
+        forward_dtype=dtype,
+        seq_len=tokens.shape[1],
+        batch_size=puzzles,
+        passes=passes,
+        max_segments=max_segments,
+    )
+    if json_out:
+        write_synced(json_out, json.dumps(report, indent=1).encode())
+    print(table(report))
+    lost = [] if before is None else slower(report, before)
+    for line in lost:
+        print(f"slower: {line}", file=sys.stderr)
+    raise typer.Exit(bool(lost))
+
+
 @app.command()
 def parity(files: Annotated[list[Path], typer.Argument(help="fixture files (*.safetensors)")]) -> None:
     """Compare our model with recordings of the references. Exit code 1 if one deviates by more than the tolerance."""

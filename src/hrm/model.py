@@ -172,7 +172,7 @@ def machine_dtype(device: str) -> str:
 
 
 def _has_bf16_products() -> bool:
-    return "avx512_bf16" in torch.backends.cpu.get_cpu_capability().lower() or torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def machine_device(asked: str = "auto") -> str:

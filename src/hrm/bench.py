@@ -1,0 +1,225 @@
+"""`hrm bench`: how fast weights answer on this machine, where the time goes, and whether it has become slower.
+
+Times are medians of rounds taken turn by turn. To compare machines and days, each is also given as the FLOP/s reached and
+as a share of what a large matrix product reaches here and now; a comparison with an earlier report goes by that share and
+by the FLOPs, not by seconds.
+"""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from .model import machine_dtype
+from .reasoner import Reasoner
+
+LOSS = 0.2
+"""A later report that needs this share more FLOPs, or reaches this share less of the machine, is slower."""
+
+
+@dataclass
+class Timed:
+    """One unit of work, measured."""
+
+    name: str
+    seconds: list[float]
+    flops: int
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def row(self, ceiling: float) -> dict[str, Any]:
+        rate = self.flops / self.median
+        return {
+            "name": self.name,
+            "median_s": self.median,
+            "fastest_s": min(self.seconds),
+            "slowest_s": max(self.seconds),
+            "gflop": self.flops / 1e9,
+            "gflop_per_s": rate / 1e9,
+            "share_of_ceiling": rate / ceiling,
+        }
+
+
+def ceiling(device: str = "cpu", size: int = 2048) -> float:
+    """FLOP/s of a large square product in the machine's fastest supported dtype."""
+    a = torch.randn(size, size, device=device).to(getattr(torch, machine_dtype(device)))
+    best = float("inf")
+    for _ in range(7):
+        settle(device)
+        started = time.perf_counter()
+        a @ a
+        settle(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def settle(device: str) -> None:
+    """Wait for what was asked of the device."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def timed(work: list[tuple[str, Callable[[], object]]], rounds: int, device: str = "cpu") -> list[Timed]:
+    """Each unit of work once to warm up and once to count FLOPs, then `rounds` times, turn by turn."""
+    found = []
+    for name, unit in work:
+        unit()
+        with FlopCounterMode(display=False) as counter:
+            unit()
+        found.append(Timed(name, [], counter.get_total_flops()))
+    for _ in range(rounds):
+        for (_, unit), one in zip(work, found, strict=True):
+            settle(device)
+            started = time.perf_counter()
+            unit()
+            settle(device)
+            one.seconds.append(time.perf_counter() - started)
+    return found
+
+
+def bench(
+    weights: str, tokens: np.ndarray, *, backends: list[str], rounds: int, device: str, cold: bool, **options: Any
+) -> dict[str, Any]:
+    """The report of weights over puzzles (N, S): one puzzle and all N by each backend, the time's parts, a cold start."""
+    work, parts = [], None
+    for backend in backends:
+        reasoner = Reasoner.load(weights, device, backend=backend, **options)
+        number = len(tokens)
+        parts = parts or (lambda r=reasoner: where_time_goes(r, tokens))
+        work.append((f"{backend}, 1 puzzle", lambda r=reasoner: r.run(tokens[:1])))
+        work.append((f"{backend}, {number} puzzles", lambda r=reasoner: r.run(tokens)))
+    found, top = timed(work, rounds, device), ceiling(device)
+    flops = {one.name.partition(", ")[2]: one.flops for one in found if one.name.startswith(backends[0])}
+    for one in found:  # compiled and exported programs do the same work, unseen by torch's counter
+        one.flops = flops[one.name.partition(", ")[2]]
+    config = reasoner.model.config
+    return {
+        "weights": weights,
+        "parameters": sum(p.numel() for p in reasoner.model.parameters()),
+        "machine": f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "device": device,
+        "dtype": config.forward_dtype,
+        "puzzles": len(tokens),
+        "rounds": rounds,
+        "ceiling_gflop_per_s": top / 1e9,
+        "segments": float(reasoner.run(tokens).segments.mean()),
+        "work": [one.row(top) for one in found],
+        "parts": parts(),
+        "cold_start_s": cold_start(weights, tokens[0], reasoner) if cold else None,
+    }
+
+
+def where_time_goes(reasoner: Reasoner, tokens: np.ndarray) -> dict[str, float]:
+    """Share of a run's time by the level that computes, heads and input, and everything around the segments."""
+    spent: dict[str, float] = {}
+    model, device = reasoner.model, str(reasoner.model.H_init.device)
+
+    def clocked(name: str, call: Callable) -> Callable:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            settle(device)
+            started = time.perf_counter()
+            result = call(*args, **kwargs)
+            settle(device)
+            spent[name] = spent.get(name, 0.0) + time.perf_counter() - started
+            return result
+
+        return run
+
+    reasoner.run(tokens)
+    levels = {"fast level": model.L_level}
+    if model.config.levels == "separate":
+        levels["slow level"] = model.H_level
+    kept = {level: level.forward for level in levels.values()}
+    segment, read, embed = reasoner.engine, model.read, model.embed
+    try:
+        for name, level in levels.items():
+            level.forward = clocked(name, level.forward)
+        model.read, model.embed = clocked("heads", read), clocked("input", embed)
+        reasoner.engine = clocked("segments", segment)
+        started = time.perf_counter()
+        reasoner.run(tokens)
+        whole = time.perf_counter() - started
+    finally:
+        for level, forward in kept.items():
+            level.forward = forward
+        del model.read, model.embed
+        reasoner.engine = segment
+    inside = spent.pop("segments")
+    found = {name: seconds / whole for name, seconds in spent.items()}
+    return found | {"rest of a segment": (inside - sum(spent.values())) / whole, "around segments": 1 - inside / whole}
+
+
+def cold_start(weights: str, tokens: np.ndarray, reasoner: Reasoner) -> float:
+    """Seconds from an empty shell to `hrm solve`'s answer, the best of three."""
+    puzzle = reasoner.task.format(reasoner.task.decode(tokens))
+    command = [sys.executable, "-m", "hrm", "solve", reasoner.task.name, puzzle, "--weights", weights]
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=False)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    if os.path.isfile("/proc/cpuinfo"):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def table(report: dict[str, Any]) -> str:
+    """A report in Markdown."""
+    lines = [
+        f"{report['machine']}, matrix products {report['ceiling_gflop_per_s']:.0f} GFLOP/s in {report['dtype']}",
+        f"{report['weights']}: {report['parameters']:,} parameters, {report['segments']:.1f} segments a puzzle",
+        "",
+        "| work | median | fastest to slowest | GFLOP | GFLOP/s | share of ceiling |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in report["work"]:
+        spread = f"{1e3 * row['fastest_s']:.1f}–{1e3 * row['slowest_s']:.1f} ms"
+        rate = f"{row['gflop']:.2f} | {row['gflop_per_s']:.0f} | {row['share_of_ceiling']:.1%}"
+        lines.append(f"| {row['name']} | {1e3 * row['median_s']:.1f} ms | {spread} | {rate} |")
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in report["parts"].items())
+    lines += ["", f"Where the time of {report['puzzles']} puzzles goes: {shares}"]
+    if report["cold_start_s"] is not None:
+        lines.append(f"From a cold shell to the first answer: {report['cold_start_s']:.2f} s")
+    return "\n".join(lines)
+
+
+def slower(report: dict[str, Any], before: dict[str, Any]) -> list[str]:
+    """What has become slower than an earlier report of the same weights and puzzles says. Raises ValueError for others."""
+    for key in ("weights", "puzzles", "device", "dtype"):
+        if report[key] != before.get(key):
+            raise ValueError(f"the earlier report is of {key}={before.get(key)}, this one of {report[key]}")
+    old = {row["name"]: row for row in before["work"]}
+    found = []
+    for row in report["work"]:
+        if row["name"] not in old:
+            continue
+        was = old[row["name"]]
+        if row["gflop"] > was["gflop"] * (1 + LOSS):
+            found.append(f"{row['name']}: {row['gflop']:.2f} GFLOP, {was['gflop']:.2f} before")
+        if row["share_of_ceiling"] < was["share_of_ceiling"] * (1 - LOSS):
+            found.append(
+                f"{row['name']}: {row['share_of_ceiling']:.1%} of the machine, {was['share_of_ceiling']:.1%} before"
+            )
+    return found
