@@ -1,0 +1,62 @@
+"""The user's benchmark: what its report holds, and what it calls slower."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from hrm.bench import LOSS, ceiling, slower, timed
+from hrm.cli import app
+
+
+def test_flops_are_counted_and_every_round_is_timed():
+    a = torch.randn(20, 30)
+    first, second = timed([("one", lambda: a @ a.T), ("two", lambda: (a @ a.T) @ a)], 3)
+    assert first.flops == 2 * 20 * 30 * 20 and second.flops == first.flops * 2
+    assert len(first.seconds) == 3 and 0 < min(first.seconds) <= first.median
+    row = first.row(1e9)
+    assert row["share_of_ceiling"] == pytest.approx(first.flops / first.median / 1e9)
+    assert ceiling(size=64) > 0
+
+
+REPORT = {
+    "weights": "w",
+    "puzzles": 2,
+    "device": "cpu",
+    "dtype": "float32",
+    "work": [{"name": "eager, 1 puzzle", "gflop": 1.0, "share_of_ceiling": 0.1}],
+}
+
+
+@pytest.mark.parametrize(
+    ("gflop", "share", "lost"), [(1.0, 0.1, 0), (1.19, 0.081, 0), (1.21, 0.1, 1), (1.0, 0.079, 1), (2.0, 0.05, 2)]
+)
+def test_a_fifth_more_work_or_a_fifth_less_of_the_machine_is_slower(gflop, share, lost):
+    assert LOSS == 0.2
+    later = copy.deepcopy(REPORT)
+    later["work"] = [{"name": "eager, 1 puzzle", "gflop": gflop, "share_of_ceiling": share}, {"name": "new"}]
+    assert len(slower(later, REPORT)) == lost
+
+
+def test_reports_of_other_things_are_not_compared():
+    with pytest.raises(ValueError, match="the earlier report is of puzzles=2, this one of 3"):
+        slower(REPORT | {"puzzles": 3}, REPORT)
+
+
+def test_the_shell_measures_the_shipped_weights_and_compares_with_a_report(tmp_path):
+    asked = ["bench", "sudoku", "--puzzles", "2", "--rounds", "1", "--passes", "1", "--max-segments", "3", "--no-cold"]
+    ran = CliRunner().invoke(app, [*asked, "--json", str(tmp_path / "now.json")])
+    assert ran.exit_code == 0, ran.output
+    assert "| eager, 1 puzzle |" in ran.output and "Where the time of 2 puzzles goes: " in ran.output
+    report = json.loads((tmp_path / "now.json").read_text())
+    assert sum(report["parts"].values()) == pytest.approx(1)
+    one, both = report["work"]
+    assert np.isclose(both["gflop"], 2 * one["gflop"])
+    for row in report["work"]:
+        row["gflop"] /= 2
+    (tmp_path / "before.json").write_text(json.dumps(report))
+    ran = CliRunner().invoke(app, [*asked, "--compare", str(tmp_path / "before.json")])
+    assert ran.exit_code == 1 and "slower: eager, 1 puzzle" in ran.output + ran.stderr
