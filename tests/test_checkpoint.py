@@ -11,6 +11,7 @@ from conftest import PARITY, TRM, batch_for, tiny
 import hrm
 from hrm import checkpoint as ckpt
 from hrm.model import HRM
+from hrm.optim import SparseSignSGD, running_mean
 
 
 def reference_file(fixture, folder, prefix="_orig_mod.model.", with_yaml=True):
@@ -161,3 +162,26 @@ def test_a_damaged_folder_is_refused(tmp_path):
     (tmp_path / "w" / "model.json").write_text("{")
     with pytest.raises(ValueError, match="damaged JSON"):
         hrm.load(tmp_path / "w")
+
+
+def test_a_table_of_a_million_rows_costs_what_its_touched_rows_cost(tmp_path):
+    shape = dict(seq_len=4, vocab_size=12, puzzle_emb_ndim=32, num_puzzle_identifiers=1_000_001, hidden_size=32)
+    model = HRM(tiny(**shape))
+    table = model.puzzle_emb.weights
+    mean = running_mean(model, 0.9)
+    assert mean.module.puzzle_emb.weights.data_ptr() == table.data_ptr()
+    ids = torch.tensor([7, 1_000_000, 7, 123_456], dtype=torch.int32)
+    rows = model.puzzle_rows(ids).requires_grad_()
+    assert rows.shape == (4, 32)  # what has a gradient is as long as the batch
+    SparseSignSGD(table, lr=0.1, weight_decay=0.0).step_rows(ids, torch.ones(4, 32))
+    mean.update_parameters(model)
+    ckpt.save_weights(tmp_path / "w", model, "arc", {})
+    assert sum(file.stat().st_size for file in (tmp_path / "w").iterdir()) < 300_000
+    found = ckpt.load_weights(tmp_path / "w", "cpu").model
+    assert torch.equal(found.puzzle_emb.weights, table)
+    assert table.any(1).nonzero()[:, 0].tolist() == [7, 123_456, 1_000_000]
+    table += 1  # and a full one is cut into shards
+    ckpt.save_weights(tmp_path / "full", model, "arc", {})
+    sizes = [file.stat().st_size for file in (tmp_path / "full").iterdir()]
+    assert len(sizes) > 8 and max(sizes) < 15_100_000
+    assert torch.equal(ckpt.load_weights(tmp_path / "full", "cpu").model.puzzle_emb.weights, table)

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from .config import Arch, ModelConfig, first_line, nearest, validated
 from .model import HRM, machine_device, machine_dtype
 
 SHARD_BYTES = 15_000_000
+SPARSE_BYTES = 1_000_000
+"""Smaller tables are written in full."""
 
 # --- folders of tensors -----------------------------------------------------------------------------------------------
 
@@ -66,9 +69,13 @@ def finish_folder(aside: Path, target: Path) -> None:
 
 
 def shards(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Cut a set of tensors into dictionaries of at most SHARD_BYTES; a longer tensor is cut into `name@k@shape` parts."""
+    """Cut a set of tensors into dictionaries of at most SHARD_BYTES; a longer tensor is cut into `name@k@shape` parts.
+
+    A table of which few rows are other than zero, as a puzzle table in training, is held as those rows: `name#values`,
+    and `name#rows` with the length of the table before their numbers.
+    """
     shard, size = {}, 0
-    for name, tensor in tensors.items():
+    for name, tensor in chain.from_iterable(sparse(*item) for item in tensors.items()):
         for key, part in parts(name, tensor.detach().cpu().contiguous()):
             if shard and size + part.nbytes > SHARD_BYTES:
                 yield shard
@@ -76,6 +83,16 @@ def shards(tensors: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
             shard[key] = part
             size += part.nbytes
     yield shard
+
+
+def sparse(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    if tensor.ndim == 2 and tensor.nbytes > SPARSE_BYTES:
+        rows = tensor.any(1).nonzero()[:, 0]
+        if 2 * len(rows) < len(tensor):
+            yield f"{name}#rows", torch.cat((rows.new_tensor([len(tensor)]), rows))
+            yield f"{name}#values", tensor[rows]
+            return
+    yield name, tensor
 
 
 def parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -103,6 +120,10 @@ def read_group(folder: Path, group: str) -> dict[str, Tensor]:
                 found[key] = tensor
     for (whole, shape), pieces in cut.items():
         found[whole] = torch.cat(pieces).view([int(n) for n in shape.split("x")])
+    for rows in [name for name in found if name.endswith("#rows")]:
+        name = rows.removesuffix("#rows")
+        (length, *_), values = found[rows].tolist(), found.pop(f"{name}#values")
+        found[name] = values.new_zeros(length, values.shape[1]).index_copy_(0, found.pop(rows)[1:], values)
     return found
 
 

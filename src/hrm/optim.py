@@ -131,5 +131,6 @@ def running_mean(model: HRM, decay: float, warmup: bool = False) -> torch.optim.
         get_ema_multi_avg_fn(min(decay, n / (n + 10)))(mean, current, count)
 
     mean = AveragedModel(model, multi_avg_fn=warmed if warmup else get_ema_multi_avg_fn(decay))
+    mean.module.puzzle_emb.weights = model.puzzle_emb.weights  # one table; torch would copy all of it at every update
     mean.update_parameters(model)  # torch copies at the first update and averages from the second
     return mean
