@@ -27,6 +27,8 @@ LATENT = [
 ]
 VARIANTS: dict[str, list[str]] = {
     "as it is": [],
+    "candidates alone are carried": ["arch.carry=candidates"],
+    "rate falls over the last 0.4": ["lr_decay_share=0.4"],
     "latent carry": LATENT,
     "latent carry, reclued rows": [*LATENT, "reclue=0.8"],
     "both levels one module": ["arch.levels=shared", "arch.H_layers=0"],

@@ -3,10 +3,11 @@
     python benchmarks/speed.py train [RECIPE] [--batch 16] [--rounds 3] [--reference PATH]
     python benchmarks/speed.py solve [WEIGHTS] [--puzzles 64] [--rounds 5] [--reference PATH]
 
-With `--reference` both run the paper's 27-million-parameter HRM on the same random weights and rows, in bfloat16 as the
-reference does, after their outputs have been compared. The reference's missing CUDA parts are stood in for, outside its
-checkout: flash_attn by scaled_dot_product_attention, the AdamATan2 extension by ours. Prints a Markdown table: medians
-over the rounds, FLOPs by torch's counter, and the share of the matrix-product rate measured on this machine.
+With `--reference` both run one HRM on the same weights and rows, in bfloat16 as the reference does: the paper's network
+of 27 million parameters at random, or for `solve` WEIGHTS trained in our code, whose exact@1 is then printed for each.
+The reference's missing CUDA parts are stood in for, outside its checkout: flash_attn by scaled_dot_product_attention, the
+AdamATan2 extension by ours. Prints a Markdown table: medians over the rounds, FLOPs by torch's counter, and the share of
+the matrix-product rate measured on this machine.
 """
 
 import argparse
@@ -19,11 +20,11 @@ import torch
 import torch.nn.functional as F
 
 from hrm.bench import ceiling, processor, timed
-from hrm.config import ModelConfig, load_recipe
+from hrm.config import ModelConfig, Recipe, load_recipe
 from hrm.data import DeviceSampler, load_split
 from hrm.halting import empty_carry
 from hrm.model import HRM, machine_dtype
-from hrm.optim import AdamATan2, SparseSignSGD
+from hrm.optim import AdamATan2, SparseSignSGD, build_optimizers
 from hrm.reasoner import Reasoner
 from hrm.supervision import supervised_segment
 
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--puzzles", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--data", default="sudoku-hard-1k", help="solve: built-in set or folder to take test rows from")
     parser.add_argument("--reference", help="checkout of sapientinc/HRM")
     asked = parser.parse_args()
     print(
@@ -68,32 +70,42 @@ def paper_model() -> HRM:
 
 
 def training(asked: argparse.Namespace) -> list[Contender]:
-    """One optimizer step at batch `--batch`."""
+    """One optimizer step at batch `--batch`: the reference's, ours as it is, compiled, and without the target's forward.
+
+    The last leaves out what TRM leaves out, the second forward for the target of Q_continue: another halting, named so.
+    """
     name = asked.name or "hrm-sudoku-1k"
     recipe = load_recipe(name, [f"arch.forward_dtype={machine_dtype('cpu')}"])
     split = load_split(recipe.data_path, "train")
-    if name == "hrm-sudoku-1k":
-        model = paper_model()
-    else:
-        shape = {"vocab_size": split.metadata.vocab_size, "seq_len": split.metadata.seq_len}
-        model = HRM(ModelConfig(**recipe.arch.model_dump(), **shape))
+    shape = {"vocab_size": split.metadata.vocab_size, "seq_len": split.metadata.seq_len}
     batch = DeviceSampler(split, batch_size=asked.batch, seed=0).batch(0)
-    contenders = []
-    if asked.reference:
-        contenders.append(("reference", reference_step(asked.reference, model, batch), f"step of {asked.batch}"))
-    from hrm.optim import build_optimizers
+    unit, contenders = f"step of {asked.batch}", []
 
+    def model(**changes) -> HRM:
+        torch.manual_seed(0)
+        return HRM(ModelConfig(**recipe.arch.model_dump() | shape | changes))
+
+    if asked.reference:
+        contenders.append(("reference", reference_step(asked.reference, model(), batch), unit))
+        contenders.append(("reference, compiled", reference_step(asked.reference, model(), batch, compiled=True), unit))
+    contenders.append(("ours", our_step(model(), recipe, batch), unit))
+    for label, net in (("ours, compiled", model()), ("ours, compiled, halt_only", model(halting="halt_only"))):
+        net.compile_levels()
+        contenders.append((label, our_step(net, recipe, batch), unit))
+    return contenders
+
+
+def our_step(model: HRM, recipe: Recipe, batch: dict[str, torch.Tensor]) -> Callable[[], object]:
     optimizers = [o for o, _ in build_optimizers(model, recipe)]
     sparse = SparseSignSGD(model.puzzle_emb.weights, 1e-4, 1.0)
-    carry = empty_carry(model, batch)
+    carry, rows = empty_carry(model, batch), len(batch["inputs"])
+    cycles = recipe.random_H_cycles and round(sum(recipe.random_H_cycles) / 2)
+    graded = {"loss_type": recipe.loss_type, "q_loss_weight": 0.5, "H_cycles": cycles}
 
-    def ours() -> None:
+    def step() -> None:
         nonlocal carry
-        cycles = recipe.random_H_cycles and round(sum(recipe.random_H_cycles) / 2)
-        done = supervised_segment(
-            model, carry, batch, torch.Generator(), loss_type=recipe.loss_type, q_loss_weight=0.5, H_cycles=cycles
-        )
-        (done.loss / asked.batch).backward()
+        done = supervised_segment(model, carry, batch, torch.Generator(), **graded)
+        (done.loss / rows).backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -101,31 +113,41 @@ def training(asked: argparse.Namespace) -> list[Contender]:
             sparse.step_rows(done.carry.data["puzzle_identifiers"], done.puzzle_rows.grad)
         carry = done.carry
 
-    return [*contenders, ("ours", ours, f"step of {asked.batch}")]
+    return step
 
 
 def solving(asked: argparse.Namespace) -> list[Contender]:
-    """One puzzle, and `--puzzles` of them at once, full depth and with halting."""
-    tokens = load_split("sudoku-hard-1k", "test").inputs[: asked.puzzles]
+    """One puzzle, and `--puzzles` of them at once: the reference's fixed 16 segments, ours the same and with halting.
+
+    Without weights the paper's network is drawn at random, and only full depth means anything.
+    """
     contenders: list[Contender] = []
-    if asked.reference or not asked.name:
-        model = paper_model().eval()
-        reasoner = Reasoner(model, halt="never", batch_size=asked.puzzles)
-        if asked.reference:
-            solve = reference_solve(asked.reference, model)
-            theirs, ours = solve(tokens[:8]), reasoner.run(tokens[:8]).tokens
-            print(f"same answer in {np.mean(theirs == ours):.2%} of cells on 8 puzzles (random weights, bfloat16)\n")
-            contenders.append(("reference, 1 puzzle", lambda: solve(tokens[:1]), "16 segments"))
-        contenders.append(("ours, 1 puzzle", lambda: reasoner.run(tokens[:1]), "16 segments"))
-        if asked.reference:
-            contenders.append((f"reference, {asked.puzzles} puzzles", lambda: solve(tokens), "16 segments"))
-        contenders.append((f"ours, {asked.puzzles} puzzles", lambda: reasoner.run(tokens), "16 segments"))
+    split = load_split(asked.data, "test")
+    tokens, labels = split.inputs[: asked.puzzles], split.labels[: asked.puzzles]
+    counts = (tokens[:1], tokens) if asked.puzzles > 1 else (tokens,)
+
+    def add(name: str, solve: Callable[[np.ndarray], object], unit: str) -> None:
+        for some in counts:
+            contenders.append((f"{name}, {len(some)}", lambda: solve(some), unit))
+
     if asked.name:
-        for halt in ("never", "auto"):
-            loaded = Reasoner.load(asked.name, halt=halt, batch_size=asked.puzzles)
-            label = f"{asked.name}, halt={loaded.halt}"
-            contenders.append((f"{label}, 1 puzzle", lambda r=loaded: r.run(tokens[:1]), "to its answer"))
-            contenders.append((f"{label}, {asked.puzzles} puzzles", lambda r=loaded: r.run(tokens), "to their answers"))
+        model = Reasoner.load(asked.name).model
+    else:
+        model = paper_model().eval()
+    if asked.reference:
+        theirs = reference_solve(asked.reference, model)
+        add("reference", theirs, f"{model.config.halt_max_steps} segments")
+        print(f"reference: exact@1 {(theirs(tokens) == labels).all(1).mean():.2%} of {len(tokens)}")
+    for backend, halt in (("eager", "never"), ("eager", "auto"), ("compiled", "auto")):
+        if halt == "auto" and not asked.name:
+            continue
+        ours = Reasoner(model, halt=halt, passes=1, batch_size=asked.puzzles, backend=backend)
+        found = ours.run(tokens)
+        exact, segments = (found.tokens == labels).all(1).mean(), found.segments.mean()
+        label = f"{backend}, halt={ours.halt}"
+        print(f"{label}: exact@1 {exact:.2%} of {len(tokens)}, {segments:.2f} segments a puzzle")
+        add(label, ours.run, "to the answer")
+    print()
     return contenders
 
 
@@ -156,23 +178,27 @@ def build_reference(path: str, model: HRM, batch_size: int) -> tuple:
     kind, head, sparse = import_reference(path)
     names = "H_cycles L_cycles H_layers L_layers hidden_size expansion num_heads pos_encodings halt_max_steps".split()
     config = {name: getattr(model.config, name) for name in names}
-    config |= {"batch_size": batch_size, "seq_len": 81, "vocab_size": 11, "num_puzzle_identifiers": 1}
+    config |= {"batch_size": batch_size, "num_puzzle_identifiers": 1}
+    config |= {name: getattr(model.config, name) for name in ("seq_len", "vocab_size")}
     config |= {"halt_exploration_prob": 0.1, "puzzle_emb_ndim": model.config.puzzle_emb_ndim}
     theirs = head(kind(config), "stablemax_cross_entropy")
     theirs.load_state_dict({f"model.inner.{key}": value for key, value in model.state_dict().items()})
     return theirs, sparse
 
 
-def reference_step(path: str, model: HRM, batch: dict[str, torch.Tensor]) -> Callable[[], object]:
+def reference_step(
+    path: str, model: HRM, batch: dict[str, torch.Tensor], compiled: bool = False
+) -> Callable[[], object]:
     theirs, sparse_kind = build_reference(path, model, len(batch["inputs"]))
     sparse = sparse_kind(theirs.model.puzzle_emb.buffers(), lr=1e-4, weight_decay=1.0, world_size=1)
     dense = AdamATan2(theirs.parameters(), 1e-4, (0.9, 0.95), 1.0)
     theirs.train()
     carry = theirs.initial_carry(batch)
+    run = torch.compile(theirs, dynamic=False) if compiled else theirs  # as its pretrain.py does
 
     def step() -> None:
         nonlocal carry
-        carry, loss, _, _, _ = theirs(carry=carry, batch=batch, return_keys=[])
+        carry, loss, _, _, _ = run(carry=carry, batch=batch, return_keys=[])
         (loss / len(batch["inputs"])).backward()
         for optimizer in (sparse, dense):
             optimizer.step()
