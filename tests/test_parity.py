@@ -24,7 +24,7 @@ def test_our_model_agrees(path):
     report = parity.check(path)
     assert report.ok, report.line()
     assert report.compared >= 80
-    assert all(0 < value < 1e-4 for value in report.deviation.values()), report.deviation
+    assert all(value < 1e-4 for value in report.deviation.values()), report.deviation  # 0 on the recording machine
 
 
 def tampered(path, out, change):
