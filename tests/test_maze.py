@@ -5,7 +5,9 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from hrm.cli import app
 from hrm.tasks.maze import CELLS, FREE, GOAL, PATH, START, WALL, Maze, path_order
 
 TASK = Maze(6, 6)
@@ -171,3 +173,19 @@ def test_mazes_labelled_anew_have_right_labels():
     assert 40 < (asked != puzzles).any(1).sum() < 95
     cut = maze.parse("S#G".ljust(12) + "###".ljust(132, "#"))
     assert not maze.first_paths(torch.from_numpy(maze.encode(cut[None])).int())[1].any()
+
+
+def test_the_shipped_weights_solve_a_maze_from_the_shell(tmp_path):
+    path = tmp_path / "maze.txt"
+    path.write_text(
+        "#########\n#S      #\n# ##### #\n#     # #\n##### # #\n#   # # #\n# # # # #\n# #    G#\n#########\n"
+    )
+    picture = tmp_path / "maze.png"
+    ran = CliRunner().invoke(app, ["solve", "maze", str(path), "--png", str(picture)])
+    assert ran.exit_code == 0 and "checked by the rules" in ran.output, ran.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    watched = CliRunner().invoke(app, ["solve", "maze", str(path), "--watch"])
+    assert watched.exit_code == 0 and watched.output.count("segment ") >= 2
+    path.write_text(path.read_text().replace("G", "S"))
+    ran = CliRunner().invoke(app, ["solve", "maze", str(path)])
+    assert ran.exit_code == 2 and "maze.txt line 1: " in ran.stderr, ran.stderr

@@ -58,8 +58,12 @@ KINDS = {
         "loss_type": "softmax_cross_entropy",
         "augment": "false",
     },
+    "both": {"arch.carry": "both", "arch.forward_dtype": "bfloat16"},
     "adamw": {"optimizer": "adamw", "arch.forward_dtype": "bfloat16", "lr_schedule": "linear_decay"},
 }
+
+
+KINDS["both"] = KINDS["candidates"] | KINDS["both"]
 
 
 def overrides(**changes) -> list[str]:
