@@ -29,6 +29,7 @@ VARIANTS: dict[str, list[str]] = {
     "as it is": [],
     "candidates alone are carried": ["arch.carry=candidates"],
     "rate falls over the last 0.4": ["lr_decay_share=0.4"],
+    "random initial states": ["arch.initial_state=random"],
     "latent carry": LATENT,
     "latent carry, reclued rows": [*LATENT, "reclue=0.8"],
     "both levels one module": ["arch.levels=shared", "arch.H_layers=0"],
@@ -44,6 +45,7 @@ VARIANTS: dict[str, list[str]] = {
     "batch 16": ["global_batch_size=16"],
     "batch 64": ["global_batch_size=64"],
     "AdamW": ["optimizer=adamw"],
+    "rates tripled": ["muon_lr=0.01", "lr=6e-3"],
     "no running mean": ["ema=null"],
     "MLP over positions, width 128": [
         *("arch.mixer=mlp", "arch.pos_encodings=learned", "arch.hidden_size=128", "augment=true"),

@@ -150,7 +150,7 @@ def measure(weights: Path, data: str, also: list[Path], rows: int) -> list[dict]
 
 def ways(reasoner: Reasoner) -> dict[str, dict]:
     """How a model is measured: its options by name."""
-    if reasoner.model.config.carry == "candidates":
+    if reasoner.model.config.deduces:
         most = reasoner.passes
         return {
             "one pass": {"passes": 1},

@@ -138,9 +138,9 @@ def solving(asked: argparse.Namespace) -> list[Contender]:
         theirs = reference_solve(asked.reference, model)
         add("reference", theirs, f"{model.config.halt_max_steps} segments")
         print(f"reference: exact@1 {(theirs(tokens) == labels).all(1).mean():.2%} of {len(tokens)}")
-    for backend, halt in (("eager", "never"), ("eager", "auto"), ("compiled", "auto")):
-        if halt == "auto" and not asked.name:
-            continue
+    ways = [("eager", "never"), ("compiled", "never"), ("openvino", "never")]
+    ways += [(backend, "auto") for backend in ("eager", "compiled", "openvino") if asked.name]
+    for backend, halt in ways:
         ours = Reasoner(model, halt=halt, passes=1, batch_size=asked.puzzles, backend=backend)
         found = ours.run(tokens)
         exact, segments = (found.tokens == labels).all(1).mean(), found.segments.mean()

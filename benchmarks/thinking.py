@@ -61,7 +61,7 @@ def main() -> None:
     def with_options(**options: object) -> Reasoner:
         return Reasoner(reasoner.model, reasoner.task.name, batch_size=asked.batch_size, **options)
 
-    if reasoner.model.config.carry == "candidates":
+    if reasoner.model.config.deduces:
         for check in (False, True):
             passes = 1
             while passes <= asked.passes:

@@ -152,6 +152,20 @@ def test_carrying_both_goes_on_from_the_states_that_the_last_segment_left():
         torch.testing.assert_close(ours, wanted.detach())
 
 
+def test_carrying_both_puzzles_can_start_from_states_of_their_own():
+    net, rows = model(carry="both", initial_state="random"), batch(4)
+    generator = torch.Generator().manual_seed(5)
+    drawn = net.initial_state(4, torch.Generator().manual_seed(5))
+    assert not torch.equal(drawn[0][0], drawn[0][1])  # the draw that comes first in a segment
+    done = supervised_deduction(
+        net, empty_carry(net, rows), rows, generator, TASK, q_loss_weight=0.5, hints=0.0, wrong=0.0
+    )
+    expected, _ = net(drawn, TASK.candidates(rows["inputs"]), net.puzzle_rows(rows["puzzle_identifiers"]))
+    torch.testing.assert_close(done.carry.state[1], expected[0].detach())
+    answers = [Reasoner(net.eval(), passes=1, max_segments=8).run(SPLIT.inputs[:3]) for _ in range(2)]
+    assert np.array_equal(answers[0].tokens, answers[1].tokens)  # inference keeps one draw
+
+
 @pytest.mark.parametrize("passes", [1, 5])
 def test_carrying_both_a_puzzle_is_answered_alike_alone_and_in_a_batch(passes):
     net = model(carry="both", forward_dtype="float32", rule_out_below=0.1).eval()

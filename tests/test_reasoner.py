@@ -8,6 +8,7 @@ import torch
 from conftest import TRM, tiny
 
 from hrm.answers import Answers
+from hrm.backends import work_of_update
 from hrm.data import load_split
 from hrm.evaluate import evaluate, wilson
 from hrm.looks import Look
@@ -331,3 +332,17 @@ def test_pins_fill_the_most_doubtful_cells_with_either_value_until_accepted():
 def test_pins_go_with_confidence_only():
     with pytest.raises(ValueError, match="goes by confidence"):
         Reasoner(six_by_six(**LATTICE), pins=2, select="votes")
+
+
+def test_short_segments_keep_to_one_thread_and_the_number_is_given_back(monkeypatch):
+    seen: list[int] = []
+    model = six_by_six()
+    model.L_level.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    Reasoner(model).run(puzzles(2))
+    assert set(seen) == {1}
+    seen.clear()
+    monkeypatch.setattr("hrm.backends.SHARED_WORK", 2 * work_of_update(model))  # two puzzles are worth two threads
+    Reasoner(model, halt="never").run(puzzles(2))
+    Reasoner(model, halt="never").run(puzzles(1))
+    assert seen == [2] * (len(seen) // 2) + [1] * (len(seen) // 2) and torch.get_num_threads() == 2

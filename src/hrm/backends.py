@@ -6,7 +6,8 @@ included, is the same for all. The last two run the program that export.py write
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,38 @@ def engine_for(backend: str, model: HRM, task: str) -> Engine:
         return (_OnnxEngine if backend == "onnx" else _OpenVinoEngine)(model, task)
     if backend == "compiled":
         model.compile_levels(dynamic=None)
-    return lambda state, grid, names: model(state, grid, model.puzzle_rows(names))
+
+    def segment(state: State, grid: Tensor, names: Tensor) -> tuple[State, Output]:
+        with threads_for(model, len(grid)):
+            return model(state, grid, model.puzzle_rows(names))
+
+    return segment
+
+
+SHARED_WORK = 80_000_000
+"""Multiply-adds of one update of a level from which on it is worth more than one thread of a processor."""
+
+
+@contextmanager
+def threads_for(model: HRM, rows: int) -> Iterator[None]:
+    """One thread for a segment whose updates are too short to be shared: no slower on an idle machine, and where another
+    program has the other cores, threads that wait for each other cost a few puzzles a hundred times their time."""
+    threads = torch.get_num_threads()
+    few = work_of_update(model) * rows < SHARED_WORK
+    # compiled code has its threads built in, and is compiled anew for another number of them
+    if not few or threads == 1 or model.compiled or model.H_init.device.type != "cpu":
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def work_of_update(model: HRM) -> int:
+    """Multiply-adds of one update of the fast level for one puzzle, attention's own and the groups' smaller share aside."""
+    return model.view.length * sum(p.numel() for p in model.L_level.parameters())
 
 
 class _ProgramEngine:

@@ -141,10 +141,10 @@ class Arch(Closed):
             raise ValueError(
                 f"mixer={self.mixer} knows no places: use pos_encodings=none, puzzle_emb_ndim=0, puzzle_emb_len=0"
             )
-        if self.deduces and (self.halting != "halt_only" or self.initial_state != "fixed"):
-            raise ValueError(
-                f"carry={self.carry} starts every puzzle alike and halts by Q: use halting=halt_only, initial_state=fixed"
-            )
+        if self.deduces and self.halting != "halt_only":
+            raise ValueError(f"carry={self.carry} halts by Q: use halting=halt_only")
+        if not self.latent and self.initial_state != "fixed":
+            raise ValueError(f"carry={self.carry} starts every segment alike: use initial_state=fixed")
         if self.puzzle_emb_len and self.puzzle_emb_ndim > self.puzzle_emb_len * self.hidden_size:
             raise ValueError(
                 f"puzzle_emb_ndim={self.puzzle_emb_ndim} does not fit in puzzle_emb_len={self.puzzle_emb_len} "

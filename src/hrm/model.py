@@ -53,6 +53,7 @@ class HRM(nn.Module):
         super().__init__()
         self.config = config
         self.dtype = getattr(torch, config.forward_dtype)
+        self.compiled = False
         width = config.hidden_size
         # in the reference's order of construction, so that one seed gives one set of weights in both
         self.view = (LatticeView if config.mixer == "groups" else CellView)(config)
@@ -158,6 +159,7 @@ class HRM(nn.Module):
         """
         # both levels, with and without gradient, training and evaluation batches: more variants than torch's 8
         torch._dynamo.config.recompile_limit = 64
+        self.compiled = True
         for level in {self.L_level, self.H_level if self.config.levels == "separate" else self.L_level}:
             level.compile(dynamic=dynamic)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .candidates import is_open, stands, training_leaves, training_move, training_starts
 from .halting import Batch, Carry, exploration_floor, halt_mask, q_continue_target, refill, wants_to_halt
 from .losses import deduction_loss, segment_loss
-from .model import HRM, Output
+from .model import HRM, Output, State
 
 
 class Supervised(NamedTuple):
@@ -25,6 +25,11 @@ class Supervised(NamedTuple):
     sums: dict[str, Tensor]
     puzzle_rows: Tensor
     """(B, puzzle_emb_ndim), the leaf whose gradient belongs to `carry.data["puzzle_identifiers"]`."""
+
+
+def training_state(model: HRM, batch: Batch, generator: torch.Generator) -> State:
+    """What the new puzzles of a batch start from."""
+    return model.initial_state(len(batch["inputs"]), generator if model.config.initial_state == "random" else None)
 
 
 def supervised_segment(
@@ -42,8 +47,7 @@ def supervised_segment(
     `generator` draws the exploration and random initial states. The new carry is detached.
     """
     config = model.config
-    initial = model.initial_state(len(batch["inputs"]), generator if config.initial_state == "random" else None)
-    carry = refill(carry, batch, initial)
+    carry = refill(carry, batch, training_state(model, batch, generator))
     data = carry.data
     rows = model.puzzle_rows(data["puzzle_identifiers"]).requires_grad_()
     state, out = model(carry.state, data["inputs"], rows, H_cycles)
@@ -92,7 +96,7 @@ def supervised_deduction(
     what the moves assume.
     """
     config = model.config
-    fresh = model.initial_state(len(batch["inputs"]))
+    fresh = training_state(model, batch, generator)
     kept = fresh if config.latent else ()
     carry = refill(carry, batch, (training_starts(task, batch, generator, hints, wrong), *kept))
     data, (candidates, *state) = carry.data, carry.state
