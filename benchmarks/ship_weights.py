@@ -49,7 +49,7 @@ def main() -> None:
     if asked.max_segments:
         found.model.config = found.model.config.model_copy(update={"halt_max_steps_eval": asked.max_segments})
     environment = ckpt.read_json(asked.run / "environment.json")
-    step = ckpt.read_json(last / "trainer.json")["step"]
+    trainer = ckpt.read_json(last / "trainer.json")
     card = {
         "trained_on": asked.trained_on,
         "data": recipe.data_path,
@@ -59,9 +59,10 @@ def main() -> None:
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip(),
         "seed": recipe.seed,
-        "steps": step,
+        "steps": trainer["step"],
         "training_seconds": round(training_seconds(asked.run / "metrics.jsonl")),
-        "hardware": f"{environment['device']}, {environment['threads']} threads, {environment['cpu_capability']}",
+        "hardware": f"{environment['device']}, {environment['cpu_capability']}, {trainer['world']} processes of "
+        f"{environment['threads']} threads",
         "torch": environment["torch"],
         "parameters": sum(p.numel() for p in found.model.parameters()),
         "selection": "the last checkpoint of the run; no choice was made on test rows",
