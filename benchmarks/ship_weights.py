@@ -42,12 +42,17 @@ def main() -> None:
     parser.add_argument("--also", type=Path, nargs="*", default=[])
     parser.add_argument("--rows", type=int, default=10_000, help="first rows of each --also file that are measured")
     parser.add_argument("--max-segments", type=int, help="segments that inference may run, if not as trained")
+    parser.add_argument(
+        "--rule-out-below", type=float, help="the same of rule_out_below_eval, chosen on validation rows"
+    )
     asked = parser.parse_args()
     last = ckpt.pointed(asked.run, "last")
     recipe = load_recipe(str(asked.run / "config.yaml"))
     found = ckpt.load_weights(last, "cpu", forward_dtype=recipe.arch.forward_dtype)
     if asked.max_segments:
         found.model.config = found.model.config.model_copy(update={"halt_max_steps_eval": asked.max_segments})
+    if asked.rule_out_below:
+        found.model.config = found.model.config.model_copy(update={"rule_out_below_eval": asked.rule_out_below})
     environment = ckpt.read_json(asked.run / "environment.json")
     trainer = ckpt.read_json(last / "trainer.json")
     card = {

@@ -41,6 +41,8 @@ class Arch(Closed):
     candidates and the states."""
     rule_out_below: float = Field(0.003, gt=0, lt=1)
     """Among candidates a segment rules out the values that it gives less probability than this."""
+    rule_out_below_eval: float | None = Field(None, gt=0, lt=1)
+    """The same at inference, where a true value ruled out loses the puzzle; None takes rule_out_below."""
 
     H_cycles: Positive = 2
     L_cycles: Positive = 2
@@ -105,7 +107,12 @@ class Arch(Closed):
     @property
     def patience(self) -> int:
         """Segments in a row that rule nothing out before inference assumes a value: states that are carried may move yet."""
-        return 2 if self.latent else 1
+        return 4 if self.latent else 1
+
+    @property
+    def rules_out(self) -> float:
+        """Probability below which inference rules a value out."""
+        return self.rule_out_below_eval or self.rule_out_below
 
     @property
     def cycle(self) -> str:

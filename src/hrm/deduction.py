@@ -38,7 +38,8 @@ class Walk:
     still: int = 0
     """Segments in a row that ruled nothing out."""
     trail: list[list[Tensor]] = field(default_factory=list)
-    """Where to go back to: candidates (S, V) before each assumption, without the value that was assumed, and the states."""
+    """Where to go back to: candidates (S, V) before each assumption, without the value that was assumed, and fresh states:
+    those of the moment still believe in it."""
     answered: bool = False
     """A full grid is held already."""
 
@@ -70,6 +71,8 @@ def deduce(
     waiting, walks = iter(range(len(tokens))), []
     latent = model.config.latent
 
+    fresh = model.initial_state(1) if latent else ()
+
     def start(rows: list[int]) -> list[Tensor]:
         return [task.candidates(puzzles[rows]), *(model.initial_state(len(rows)) if latent else ())]
 
@@ -85,7 +88,7 @@ def deduce(
         candidates, *state = carried
         state, out = engine(tuple(state) or model.initial_state(len(walks)), candidates, names[numbers])
         chances, belief = out.logits.softmax(-1), out.q_halt.sigmoid()
-        after = ruled_out(candidates, chances, (model.config.rule_out_below * caution)[:, None, None])
+        after = ruled_out(candidates, chances, (model.config.rules_out * caution)[:, None, None])
         unsettled, still = is_open(after).any(1), (after == candidates).all((1, 2))
         for walk, stays in zip(walks, still.tolist(), strict=True):
             walk.still = (walk.still + 1) * stays
@@ -125,7 +128,7 @@ def deduce(
                 if not last_pass:
                     without = after[place].clone()
                     without[cell[place], value[place]] = False
-                    walk.trail.append([without, *(z[place].clone() for z in following[1:])])
+                    walk.trail.append([without, *(z[0] for z in fresh)])
         if watch:
             certainty = chances.amax(-1).cpu().numpy()
             for place, walk in enumerate(walks):

@@ -115,7 +115,7 @@ def description(step: SegmentStep, task: str, kind: str) -> dict[str, Any]:
         "outputs": step.outputs,
     }
     found |= {"cells": config.seq_len, "vocabulary": config.vocab_size, "max_segments": config.max_segments}
-    return found | ({"rule_out_below": config.rule_out_below, "patience": config.patience} if step.deduces else {})
+    return found | ({"rule_out_below": config.rules_out, "patience": config.patience} if step.deduces else {})
 
 
 def _write_onnx(program: torch.export.ExportedProgram, step: SegmentStep, path: Path) -> None:
