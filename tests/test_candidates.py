@@ -70,7 +70,9 @@ def test_training_starts_bare_with_hints_or_misled_in_one_cell():
     assert (filled[~standing] == 1).all()  # one wrong value, nothing else
     assert 0.15 < (~standing).float().mean() < 0.25
     hinted = standing & (filled > 0)
-    assert 0.25 < hinted.float().mean() < 0.35 and filled.max() == c.MOST_HINTS
+    assert 0.25 < hinted.float().mean() < 0.35
+    hints, room = filled[hinted].float(), c.is_open(plain).sum(1)[hinted]
+    assert hints.median() < 6 and (hints / room).max() > 0.9  # mostly few, now and then nearly all
     again = c.training_starts(TASK, rows, torch.Generator().manual_seed(0), 0.3, 0.2)
     assert torch.equal(starts, again)
 

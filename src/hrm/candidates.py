@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST_HINTS = 12
-"""A training start with hints fills in 1 to so many open cells."""
+FEW_HINTS = 3
+"""A training start with hints fills in 1 to all open cells, all times a uniform number to the power FEW_HINTS."""
 ASSUME_EARLY = 0.3
 """Chance that training assumes a value although values were ruled out in this segment."""
 WAIT = 0.5
@@ -65,14 +65,14 @@ def assumed(candidates: Tensor, rows: Tensor, cell: Tensor, value: Tensor) -> Te
 def training_starts(task: Any, batch: dict[str, Tensor], generator: torch.Generator, hints: float, wrong: float):
     """Candidates to start the puzzles of a batch from: `hints` and `wrong` are shares of the rows.
 
-    The former get a few open cells of their answer, the latter one wrong value in one open cell; the rest start bare.
+    The former get some open cells of their answer, mostly few, the latter one wrong value in one open cell; the rest start bare.
     """
     inputs, labels = batch["inputs"], batch["labels"].clamp(min=0)
     candidates = task.candidates(inputs)
     kind = _uniform(generator, len(inputs))
     open_, value = is_open(candidates), torch.arange(candidates.shape[-1], device=inputs.device)
     truth = candidates & (value == labels[..., None])
-    count = 1 + (MOST_HINTS * _uniform(generator, len(inputs), 1)).long()
+    count = 1 + (open_.sum(1, keepdim=True) * _uniform(generator, len(inputs), 1) ** FEW_HINTS).long()
     rank = _uniform(generator, *inputs.shape).masked_fill(~open_, 2).argsort(1).argsort(1)
     shown = open_ & (rank < count) & (kind < hints)[:, None]
     candidates = torch.where(shown[..., None], truth, candidates)

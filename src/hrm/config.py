@@ -207,7 +207,7 @@ class Recipe(Closed):
     """Mazes: share of a batch's rows that are turned, edited and labelled anew by exact search. That is more labelled data
     than the data set's own: a setting to be named beside every result."""
     start_hints: Share = 0.25
-    """With candidates: share of new rows that start with a few cells of their answer filled in."""
+    """With candidates: share of new rows that start with cells of their answer filled in, mostly few."""
     start_wrong: Share = 0.25
     """With candidates: share of new rows that start with one wrong value filled in, for Q to learn from."""
 
