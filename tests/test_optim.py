@@ -7,7 +7,7 @@ import torch
 
 from hrm.config import load_recipe
 from hrm.model import HRM
-from hrm.optim import AdamATan2, SparseSignSGD, build_optimizers, lr_scale, running_mean
+from hrm.optim import AdamATan2, Muon, SparseSignSGD, build_optimizers, lr_scale, running_mean
 
 from conftest import tiny  # isort: skip
 
@@ -84,6 +84,23 @@ def test_every_parameter_has_exactly_one_optimizer():
             for p in g["params"]
         ]
         assert {id(p) for p in held} == {id(p) for p in model.parameters()} and len(held) == len({id(p) for p in held})
+
+
+def test_muon_moves_as_torchs_does():
+    shapes = [(48, 192), (48, 192), (192, 48), (32, 32)]
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = ([torch.nn.Parameter(torch.ones(s)) for s in shapes] for _ in range(2))
+    settings = {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}
+    one, two = Muon(ours, **settings), torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **settings)
+    for _ in range(5):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn(p.shape, generator=generator)
+            q.grad = p.grad.clone()
+        one.step()
+        two.step()
+    for p, q in zip(ours, theirs, strict=True):
+        assert (p - q).norm() < 0.02 * (q - 1).norm()  # theirs rounds to bfloat16
+    assert one.state_dict()["state"].keys() == two.state_dict()["state"].keys()
 
 
 def test_muon_takes_the_matrices_of_the_levels_only():

@@ -1,16 +1,17 @@
-"""Optimizers and learning-rate schedules. Muon, AdamW and the running mean of weights (EMA) come from torch.
+"""Optimizers and learning-rate schedules. AdamW, the running mean of weights (EMA) and most of Muon come from torch.
 
 AdamATan2 here is the update of the reference's CUDA extension, which is not that of the package adam-atan2-pytorch:
 the first bias correction stands outside the arctangent and there are no constants a and b.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .config import Recipe
-from .model import HRM
+from .model import HRM, machine_dtype
 
 
 class AdamATan2(torch.optim.Optimizer):
@@ -44,6 +45,45 @@ class AdamATan2(torch.optim.Optimizer):
                 t = self.state[p]["step"]
                 spread = square.sqrt().div_(math.sqrt(1 - beta2**t))
                 p.add_(torch.atan2(mean, spread), alpha=-lr / (1 - beta1**t))
+
+
+class Muon(torch.optim.Muon):
+    """torch's Muon with match_rms_adamw, its matrices orthogonalized in the machine's dtype, those of one shape together.
+
+    torch does it in bfloat16 everywhere; a CPU without bf16 products then multiplies 40 to 70 times slower than in float32
+    (benchmarks/results.md, "Muon").
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            live, grads, buffers = [], [], []
+            self._init_group(group, live, grads, buffers)
+            if not live:
+                continue
+            torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
+            torch._foreach_mul_(live, 1 - group["lr"] * group["weight_decay"])
+            updates = torch._foreach_lerp(grads, buffers, group["momentum"])
+            alike: dict[torch.Size, list[int]] = {}
+            for k, p in enumerate(live):
+                alike.setdefault(p.shape, []).append(k)
+            for shape, members in alike.items():
+                steps = orthogonalized(torch.stack([updates[k] for k in members]), group)
+                for k, step in zip(members, steps, strict=True):
+                    live[k].add_(step, alpha=-0.2 * math.sqrt(max(shape)) * group["lr"])
+
+
+def orthogonalized(matrices: Tensor, group: dict[str, Any]) -> Tensor:
+    """Newton-Schulz on (K, rows, columns): singular values to about 1, as torch.optim.Muon's `group` sets it."""
+    a, b, c = group["ns_coefficients"]
+    x = matrices.to(getattr(torch, machine_dtype(matrices.device.type)))
+    if x.shape[1] > x.shape[2]:
+        x = x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=group["eps"])
+    for _ in range(group["ns_steps"]):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if matrices.shape[1] > matrices.shape[2] else x
 
 
 class SparseSignSGD(torch.optim.Optimizer):
@@ -104,13 +144,7 @@ def build_optimizers(model: HRM, recipe: Recipe) -> list[tuple[torch.optim.Optim
     matrices = [p for name, p in model.named_parameters() if "_level." in name and p.ndim == 2]
     taken = {id(p) for p in matrices}
     rest = [p for p in everything if id(p) not in taken]
-    muon = torch.optim.Muon(
-        matrices,
-        lr=recipe.muon_lr,
-        momentum=recipe.muon_momentum,
-        weight_decay=decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
+    muon = Muon(matrices, lr=recipe.muon_lr, momentum=recipe.muon_momentum, weight_decay=decay)
     return [(muon, recipe.muon_lr), (adamw(rest, recipe.lr, betas, decay), recipe.lr)]
 
 
