@@ -15,6 +15,7 @@ from hrm.deduction import CAUTION
 from hrm.display import Watcher, answer_board, marks_board
 from hrm.evaluate import evaluate
 from hrm.halting import empty_carry
+from hrm.layers import Standing
 from hrm.model import HRM, Output
 from hrm.reasoner import DEDUCTION_PASSES, Reasoner
 from hrm.supervision import supervised_deduction
@@ -166,6 +167,36 @@ def test_carrying_both_puzzles_can_start_from_states_of_their_own():
     torch.testing.assert_close(done.carry.state[1], expected[0].detach())
     answers = [Reasoner(net.eval(), passes=1, max_segments=8).run(SPLIT.inputs[:3]) for _ in range(2)]
     assert np.array_equal(answers[0].tokens, answers[1].tokens)  # inference keeps one draw
+
+
+@pytest.mark.parametrize("levels", ["separate", "single"])
+def test_on_a_lattice_of_standing_values_packed_and_masked_states_agree(monkeypatch, levels):
+    net = model(carry="both", lattice="standing", levels=levels)
+    torch.nn.init.normal_(net.q_head.weight)
+    marks = c.training_starts(TASK, batch(5), torch.Generator().manual_seed(0), 0.5, 0.3)
+    mask = net.view.stands(marks).flatten(1)
+    start = tuple(torch.randn_like(z) for z in net.initial_state(5))
+    found = []
+    for packs in (True, False):
+        net.zero_grad()
+        if not packs:
+            monkeypatch.setattr("hrm.model.standing_positions", lambda mask: Standing(mask, None))
+        state, out = net(start, marks, net.puzzle_rows(batch(5)["puzzle_identifiers"]))
+        ((out.logits * marks).sum() + out.q_halt.sum() + state[0].square().sum()).backward()
+        assert not state[0][~mask].any() and state[0][mask].any(-1).all()
+        found.append([*state, out.logits, out.q_halt, *(p.grad for p in net.parameters())])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_value_thought_before_it_was_ruled_out_is_forgotten():
+    net = model(carry="both", lattice="standing")
+    marks = TASK.candidates(batch(3)["inputs"])
+    out = ~net.view.stands(marks).flatten(1)[..., None]
+    start = net.initial_state(3)
+    rows = net.puzzle_rows(batch(3)["puzzle_identifiers"])
+    other = tuple(torch.where(out, torch.randn_like(z), z) for z in start)
+    assert torch.equal(net(start, marks, rows)[1].logits, net(other, marks, rows)[1].logits)
 
 
 @pytest.mark.parametrize("passes", [1, 5])

@@ -26,6 +26,7 @@ KINDS = {
     "mixer": dict(mixer="mlp", pos_encodings="learned", puzzle_emb_ndim=0),
     "candidates": LATTICE | dict(carry="candidates", halting="halt_only", rule_out_below=0.1),
     "both": LATTICE | dict(carry="both", halting="halt_only", rule_out_below=0.1),
+    "standing": LATTICE | dict(carry="both", halting="halt_only", rule_out_below=0.1, lattice="standing"),
 }
 
 

@@ -39,6 +39,8 @@ class Arch(Closed):
     """What goes from segment to segment. latent: the states z_H and z_L (HRM). candidates: which values still stand in
     each cell, and nothing else; the states start afresh, and Q_halt says whether the solution still stands. both: the
     candidates and the states."""
+    lattice: Literal["full", "standing"] = "full"
+    """Which positions of the lattice compute: all of them, or those of values that still stand."""
     rule_out_below: float = Field(0.003, gt=0, lt=1)
     """Among candidates a segment rules out the values that it gives less probability than this."""
     rule_out_below_eval: float | None = Field(None, gt=0, lt=1)
@@ -150,6 +152,8 @@ class Arch(Closed):
             )
         if self.deduces and self.halting != "halt_only":
             raise ValueError(f"carry={self.carry} halts by Q: use halting=halt_only")
+        if self.lattice == "standing" and not (self.mixer == "groups" and self.deduces):
+            raise ValueError("lattice=standing needs mixer=groups, and a carry with candidates to say what stands")
         if not self.latent and self.initial_state != "fixed":
             raise ValueError(f"carry={self.carry} starts every segment alike: use initial_state=fixed")
         if self.puzzle_emb_len and self.puzzle_emb_ndim > self.puzzle_emb_len * self.hidden_size:

@@ -5,6 +5,7 @@ one like it.
 """
 
 import math
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -174,10 +175,72 @@ class MixerBlock(nn.Module):
         self.mlp_t = SwiGLU(length, config.mixer_expansion or config.expansion, config.mlp_round_to)
         self.mlp = SwiGLU(config.hidden_size, config.expansion, config.mlp_round_to)
 
-    def forward(self, x: Tensor, rotation: None) -> Tensor:
+    def forward(self, x: Tensor, where: None) -> Tensor:
         columns = x.transpose(1, 2)  # (B, D, P + S)
         x = rms_norm(columns + self.mlp_t(columns), self.eps).transpose(1, 2)
         return rms_norm(x + self.mlp(x), self.eps)
+
+
+class Standing(NamedTuple):
+    """Which positions of a lattice compute: those of values that still stand. A state then is nothing (0) elsewhere.
+
+    On the CPU a state is packed, (standing positions, D), so that work shrinks as values are ruled out; elsewhere, where
+    shapes must not depend on the data, it stays (B, N, D) and is masked.
+    """
+
+    mask: Tensor
+    """(B, N) bool."""
+    at: Tensor | None
+    """Which of the B · N positions stand; None where the state is masked."""
+
+
+def standing_positions(mask: Tensor) -> Standing:
+    packs = mask.device.type == "cpu" and not torch.compiler.is_exporting()
+    return Standing(mask, mask.flatten().nonzero()[:, 0] if packs else None)
+
+
+def packed(x: Tensor, where: Any) -> Tensor:
+    """(B, N, D) as the blocks take it: as it is, masked, or its standing positions alone."""
+    if not isinstance(where, Standing) or not x.shape[1]:
+        return x
+    return x * where.mask[..., None] if where.at is None else _Pack.apply(x.flatten(0, 1), where.at)
+
+
+def unpacked(x: Tensor, where: Any) -> Tensor:
+    """The inverse of `packed`, with 0 where no value stands."""
+    if not isinstance(where, Standing) or where.at is None or x.dim() == 3:
+        return x
+    return _Unpack.apply(x, where.at, where.mask.numel()).unflatten(0, where.mask.shape)
+
+
+# As indices are unique, each is the other's gradient; torch's own gradient of a gather adds up, an element at a time.
+
+
+class _Pack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, at: Tensor) -> Tensor:
+        ctx.save_for_backward(at)
+        ctx.count = len(x)
+        return x[at]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _spread(gradient, *ctx.saved_tensors, ctx.count), None
+
+
+class _Unpack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, at: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(at)
+        return _spread(x, at, count)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient[ctx.saved_tensors[0]], None, None
+
+
+def _spread(x: Tensor, at: Tensor, count: int) -> Tensor:
+    return x.new_zeros(count, x.shape[1]).index_copy(0, at, x)
 
 
 class GroupBlock(nn.Module):
@@ -186,7 +249,7 @@ class GroupBlock(nn.Module):
     The groups are the pair's row, column and box, each at one value, and its cell, over all values: x = norm(x + down(
     relu(g) * u)), (g, u) = W x + sum over groups of W_group mean_group(x). All weights are shared over values and cells,
     and rows and columns share theirs, so the block commutes with every symmetry of the puzzle (after deep sets, Zaheer et
-    al. 2017, and digit-equivariant recursion).
+    al. 2017, and digit-equivariant recursion). Positions where no value stands count as 0 in the means.
     """
 
     def __init__(self, config: ModelConfig):
@@ -198,16 +261,18 @@ class GroupBlock(nn.Module):
         self.own, self.line, self.box_, self.cell = (CastedLinear(width, 2 * inner) for _ in range(4))
         self.down_proj = CastedLinear(inner, width)
 
-    def forward(self, x: Tensor, rotation: None) -> Tensor:
+    def forward(self, x: Tensor, where: Standing | None) -> Tensor:
         n, (a, b) = self.side, self.box
-        grid = x.view(-1, n, n, n, x.shape[-1])  # (B, value, row, column, D)
-        boxes = x.view(-1, n // a, a, n // b, b, x.shape[-1])  # (B · values, …)
+        everywhere = unpacked(x, where)
+        grid = everywhere.view(-1, n, n, n, x.shape[-1])  # (B, value, row, column, D)
+        boxes = everywhere.view(-1, n // a, a, n // b, b, x.shape[-1])  # (B · values, …)
         row, column = self.line(grid.mean(3)), self.line(grid.mean(2))  # (B, value, row or column, 2M)
         cell, box = self.cell(grid.mean(1)), self.box_(boxes.mean(4).mean(2))
-        heard = self.own(grid) + row[:, :, :, None] + column[:, :, None] + cell[:, None]
+        heard = row[:, :, :, None] + column[:, :, None] + cell[:, None]
         heard = heard.view(-1, n // a, a, n // b, b, heard.shape[-1]) + box[:, :, None, :, None]
-        gate, up = heard.view(-1, n, n, n, heard.shape[-1]).chunk(2, -1)
-        return rms_norm(grid + self.down_proj(F.relu(gate) * up), self.eps).view_as(x)
+        heard = self.own(x) + packed(heard.view(-1, n**3, heard.shape[-1]), where)
+        gate, up = heard.chunk(2, -1)
+        return rms_norm(x + self.down_proj(F.relu(gate) * up), self.eps)
 
 
 class ConvBlock(nn.Module):
@@ -225,7 +290,7 @@ class ConvBlock(nn.Module):
         self.gate_up_proj = CastedLinear(5 * width, 2 * inner)
         self.down_proj = CastedLinear(inner, width)
 
-    def forward(self, x: Tensor, rotation: None) -> Tensor:
+    def forward(self, x: Tensor, where: None) -> Tensor:
         n = self.side
         around = F.pad(x.view(-1, n, n, x.shape[-1]), (0, 0, 1, 1, 1, 1))  # (B, n + 2, n + 2, D)
         inside = slice(1, n + 1)
@@ -239,16 +304,19 @@ BLOCKS = {"attention": AttentionBlock, "mlp": MixerBlock, "groups": GroupBlock, 
 
 
 class ReasoningModule(nn.Module):
-    """The stack of blocks behind one level; what the level is told is added to its state first."""
+    """The stack of blocks behind one level; what the level is told is added to its state first.
+
+    `where` is what its blocks know of positions: rotary tables, on a lattice `Standing`, or None.
+    """
 
     def __init__(self, config: ModelConfig, layers: int):
         super().__init__()
         self.layers = nn.ModuleList(BLOCKS[config.mixer](config) for _ in range(layers))
 
-    def forward(self, state: Tensor, told: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, state: Tensor, told: Tensor, where: Any) -> Tensor:
         x = state + told
         for layer in self.layers:
-            x = layer(x, rotation)
+            x = layer(x, where)
         return x
 
 
@@ -294,13 +362,17 @@ class LatticeView:
 
     def embed(self, grid: Tensor, embedding: CastedEmbedding, dtype: torch.dtype) -> Tensor:
         if grid.dtype == torch.bool:
-            stands = grid[..., self.first :].transpose(1, 2)  # (B, values, S)
+            stands = self.stands(grid)
             given, other = stands & (stands.sum(1, keepdim=True) == 1), ~stands
         else:
             value = torch.arange(self.values, device=grid.device) + self.first
             given = grid[:, None] == value[:, None]
             other = (grid[:, None] >= self.first) & ~given
         return embedding((given + 2 * other).flatten(1), dtype)
+
+    def stands(self, candidates: Tensor) -> Tensor:
+        """(B, values, S) bool, in the order of positions."""
+        return candidates[..., self.first :].transpose(1, 2)
 
     def logits(self, read: Tensor) -> Tensor:
         return F.pad(read.unflatten(1, (self.values, -1))[..., 0].transpose(1, 2), (self.first, 0), value=-1e4)

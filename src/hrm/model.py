@@ -10,7 +10,7 @@ Parameter names are the reference's (sapientinc/HRM, `inner.` left out), so chec
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,10 @@ from .layers import (
     PuzzleEmbedding,
     ReasoningModule,
     make_positions,
+    packed,
+    standing_positions,
     trunc_normal_,
+    unpacked,
 )
 
 State = tuple[Tensor, Tensor]
@@ -114,15 +117,18 @@ class HRM(nn.Module):
 
     def cycles(self, state: State, grid: Tensor, puzzle_rows: Tensor, H_cycles: int | None = None) -> Iterator[State]:
         """The states after each H cycle of a segment that carries gradient; the last one ends the segment."""
-        x = self.embed(grid, puzzle_rows)
+        where = self.embed_pos.rotation()
+        if self.config.lattice == "standing":
+            where = standing_positions(self.view.stands(grid).flatten(1))
+        x, *state = (packed(z, where) for z in (self.embed(grid, puzzle_rows), *state))
         length, plan = len(self.config.cycle), self.config.cycle * (H_cycles or self.config.H_cycles)
         split = max(0, len(plan) - self.config.gradient_updates)
         with torch.no_grad():
-            state = self._run(plan[:split], state, x)
+            state = self._run(plan[:split], state, x, where)
         while split < len(plan):
             end = split + ((len(plan) - split) % length or length)
-            state = self._run(plan[split:end], state, x)
-            yield state
+            state = self._run(plan[split:end], state, x, where)
+            yield tuple(unpacked(z, where) for z in state)
             split = end
 
     def read(self, state: State, grid: Tensor) -> Output:
@@ -134,22 +140,24 @@ class HRM(nn.Module):
         if self.config.deduces:
             logits = logits.float().masked_fill(~grid, RULED_OUT)
         if self.config.doubts:
-            doubt = self.q_head(z_H)[..., 0].float().logsumexp(1)
+            doubts = self.q_head(z_H)[..., 0].float()
+            if self.config.lattice == "standing":
+                doubts = doubts.masked_fill(~self.view.stands(grid).flatten(1), -torch.inf)
+            doubt = doubts.logsumexp(1)
             return Output(logits, -doubt, torch.zeros_like(doubt))
         q = self.q_head(self.view.summary(z_H)).float()  # (B, 2)
         return Output(logits, q[:, 0], q[:, 1])
 
-    def _run(self, plan: str, state: State, x: Tensor) -> State:
+    def _run(self, plan: str, state: State, x: Tensor, where: Any) -> State:
         z_H, z_L = state
-        rotation = self.embed_pos.rotation()
         slow = self.H_level if self.config.levels == "separate" else self.L_level
         for update in plan:
             if update == "L":
-                z_L = self.L_level(z_L, z_H + x, rotation)
+                z_L = self.L_level(z_L, z_H + x, where)
             elif update == "H":
-                z_H = slow(z_H, z_L, rotation)
+                z_H = slow(z_H, z_L, where)
             else:
-                z_H = self.L_level(z_H, x, rotation)
+                z_H = self.L_level(z_H, x, where)
         return z_H, z_L
 
     def compile_levels(self, dynamic: bool | None = False) -> None:
@@ -160,6 +168,8 @@ class HRM(nn.Module):
         # both levels, with and without gradient, training and evaluation batches: more variants than torch's 8
         torch._dynamo.config.recompile_limit = 64
         self.compiled = True
+        if self.config.lattice == "standing" and self.H_init.device.type == "cpu":
+            dynamic = None  # how many positions stand is never the same; all else is, and stays fixed
         for level in {self.L_level, self.H_level if self.config.levels == "separate" else self.L_level}:
             level.compile(dynamic=dynamic)
 
