@@ -3,8 +3,9 @@
     python benchmarks/speed.py train [RECIPE] [--batch 16] [--rounds 3] [--reference PATH]
     python benchmarks/speed.py solve [WEIGHTS] [--puzzles 64] [--rounds 5] [--reference PATH]
 
-With `--reference` both run one HRM on the same weights and rows, in bfloat16 as the reference does: the paper's network
-of 27 million parameters at random, or for `solve` WEIGHTS trained in our code, whose exact@1 is then printed for each.
+With `--reference` both run one HRM on the same weights and rows: the paper's network of 27 million parameters at random, or
+for `solve` WEIGHTS trained in our code, whose exact@1 is then printed for each. Both compute in the machine's dtype, the
+faster one here; the reference's own is bfloat16, which a CPU without bf16 products emulates (`--reference-dtype`).
 The reference's missing CUDA parts are stood in for, outside its checkout: flash_attn by scaled_dot_product_attention, the
 AdamATan2 extension by ours. Prints a Markdown table: medians over the rounds, FLOPs by torch's counter, and the share of
 the matrix-product rate measured on this machine.
@@ -38,10 +39,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", default="sudoku-hard-1k", help="solve: built-in set or folder to take test rows from")
     parser.add_argument("--reference", help="checkout of sapientinc/HRM")
+    parser.add_argument("--reference-dtype", default=machine_dtype("cpu"), choices=("bfloat16", "float32"))
     asked = parser.parse_args()
     print(
         f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"bf16 matrix products {ceiling() / 1e9:.0f} GFLOP/s, `{' '.join(sys.argv)}`\n"
+        f"{machine_dtype('cpu')} matrix products {ceiling() / 1e9:.0f} GFLOP/s, `{' '.join(sys.argv)}`\n"
     )
     contenders = training(asked) if asked.what == "train" else solving(asked)
     report(contenders, asked.rounds)
@@ -64,7 +66,7 @@ def report(contenders: list[Contender], rounds: int) -> None:
 
 
 def paper_model() -> HRM:
-    recipe = load_recipe("hrm-sudoku-1k", ["arch.forward_dtype=bfloat16"])
+    recipe = load_recipe("hrm-sudoku-1k", [f"arch.forward_dtype={machine_dtype('cpu')}"])
     torch.manual_seed(0)
     return HRM(ModelConfig(**recipe.arch.model_dump(), vocab_size=11, seq_len=81))
 
@@ -86,8 +88,8 @@ def training(asked: argparse.Namespace) -> list[Contender]:
         return HRM(ModelConfig(**recipe.arch.model_dump() | shape | changes))
 
     if asked.reference:
-        contenders.append(("reference", reference_step(asked.reference, model(), batch), unit))
-        contenders.append(("reference, compiled", reference_step(asked.reference, model(), batch, compiled=True), unit))
+        for label, compiled in (("reference", False), ("reference, compiled", True)):
+            contenders.append((label, reference_step(asked, model(), batch, compiled), unit))
     contenders.append(("ours", our_step(model(), recipe, batch), unit))
     for label, net in (("ours, compiled", model()), ("ours, compiled, halt_only", model(halting="halt_only"))):
         net.compile_levels()
@@ -135,8 +137,8 @@ def solving(asked: argparse.Namespace) -> list[Contender]:
     else:
         model = paper_model().eval()
     if asked.reference:
-        theirs = reference_solve(asked.reference, model)
-        add("reference", theirs, f"{model.config.halt_max_steps} segments")
+        theirs = reference_solve(asked, model)
+        add(f"reference, {asked.reference_dtype}", theirs, f"{model.config.halt_max_steps} segments")
         print(f"reference: exact@1 {(theirs(tokens) == labels).all(1).mean():.2%} of {len(tokens)}")
     ways = [("eager", "never"), ("compiled", "never"), ("openvino", "never")]
     ways += [(backend, "auto") for backend in ("eager", "compiled", "openvino") if asked.name]
@@ -174,22 +176,23 @@ def import_reference(path: str) -> tuple:
     return HierarchicalReasoningModel_ACTV1, ACTLossHead, CastedSparseEmbeddingSignSGD_Distributed
 
 
-def build_reference(path: str, model: HRM, batch_size: int) -> tuple:
-    kind, head, sparse = import_reference(path)
+def build_reference(asked: argparse.Namespace, model: HRM, batch_size: int) -> tuple:
+    kind, head, sparse = import_reference(asked.reference)
     names = "H_cycles L_cycles H_layers L_layers hidden_size expansion num_heads pos_encodings halt_max_steps".split()
     config = {name: getattr(model.config, name) for name in names}
     config |= {"batch_size": batch_size, "num_puzzle_identifiers": 1}
     config |= {name: getattr(model.config, name) for name in ("seq_len", "vocab_size")}
     config |= {"halt_exploration_prob": 0.1, "puzzle_emb_ndim": model.config.puzzle_emb_ndim}
+    config |= {"forward_dtype": asked.reference_dtype}
     theirs = head(kind(config), "stablemax_cross_entropy")
     theirs.load_state_dict({f"model.inner.{key}": value for key, value in model.state_dict().items()})
     return theirs, sparse
 
 
 def reference_step(
-    path: str, model: HRM, batch: dict[str, torch.Tensor], compiled: bool = False
+    asked: argparse.Namespace, model: HRM, batch: dict[str, torch.Tensor], compiled: bool
 ) -> Callable[[], object]:
-    theirs, sparse_kind = build_reference(path, model, len(batch["inputs"]))
+    theirs, sparse_kind = build_reference(asked, model, len(batch["inputs"]))
     sparse = sparse_kind(theirs.model.puzzle_emb.buffers(), lr=1e-4, weight_decay=1.0, world_size=1)
     dense = AdamATan2(theirs.parameters(), 1e-4, (0.9, 0.95), 1.0)
     theirs.train()
@@ -207,8 +210,8 @@ def reference_step(
     return step
 
 
-def reference_solve(path: str, model: HRM) -> Callable[[np.ndarray], np.ndarray]:
-    theirs, _ = build_reference(path, model, 1)
+def reference_solve(asked: argparse.Namespace, model: HRM) -> Callable[[np.ndarray], np.ndarray]:
+    theirs, _ = build_reference(asked, model, 1)
     theirs.eval()
 
     @torch.inference_mode()

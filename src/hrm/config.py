@@ -5,6 +5,7 @@ command lines carry over. An unknown key or a wrong value is refused with the ne
 """
 
 import difflib
+import json
 import math
 from importlib import resources
 from pathlib import Path
@@ -324,11 +325,19 @@ def load_recipe(name_or_path: str, overrides: list[str] = ()) -> Recipe:
         if "=" not in override or override.startswith("="):
             raise ValueError(f"'{override}' is not an override: write key=value")
     try:
-        merged = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist([_plain_text(o) for o in overrides]))
         values = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
         raise ValueError(f"recipe {name_or_path}: {first_line(error)}") from None
     return validated(Recipe, values, f"recipe {name_or_path}")
+
+
+def _plain_text(override: str) -> str:
+    """The override, its value quoted where the key takes text: YAML reads `run_name=off` as False, and `run_name=7` as 7."""
+    key, _, value = override.partition("=")
+    field = Recipe.model_fields.get(key)
+    is_text = field is not None and field.annotation in (str, str | None)
+    return f"{key}={json.dumps(value)}" if is_text and value != "null" and value[:1] not in ("'", '"') else override
 
 
 def validated(kind: type[Closed], values: Any, where: str) -> Any:
