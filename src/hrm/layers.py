@@ -264,13 +264,14 @@ class GroupBlock(nn.Module):
     def forward(self, x: Tensor, where: Standing | None) -> Tensor:
         n, (a, b) = self.side, self.box
         everywhere = unpacked(x, where)
-        grid = everywhere.view(-1, n, n, n, x.shape[-1])  # (B, value, row, column, D)
-        boxes = everywhere.view(-1, n // a, a, n // b, b, x.shape[-1])  # (B · values, …)
+        puzzles, _, width = everywhere.shape
+        grid = everywhere.view(puzzles, n, n, n, width)  # (B, value, row, column, D)
+        boxes = everywhere.view(puzzles * n, n // a, a, n // b, b, width)
         row, column = self.line(grid.mean(3)), self.line(grid.mean(2))  # (B, value, row or column, 2M)
         cell, box = self.cell(grid.mean(1)), self.box_(boxes.mean(4).mean(2))
         heard = row[:, :, :, None] + column[:, :, None] + cell[:, None]
-        heard = heard.view(-1, n // a, a, n // b, b, heard.shape[-1]) + box[:, :, None, :, None]
-        heard = self.own(x) + packed(heard.view(-1, n**3, heard.shape[-1]), where)
+        heard = heard.view(puzzles * n, n // a, a, n // b, b, box.shape[-1]) + box[:, :, None, :, None]
+        heard = self.own(x) + packed(heard.view(puzzles, n**3, box.shape[-1]), where)
         gate, up = heard.chunk(2, -1)
         return rms_norm(x + self.down_proj(F.relu(gate) * up), self.eps)
 
