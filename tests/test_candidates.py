@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -265,6 +266,23 @@ def test_a_model_that_guesses_goes_back_until_it_is_right(batch_size):
         assert (mine[-1].candidates.sum(-1) == 1).all()
     alone = Reasoner(scripted(5), passes=500, batch_size=1).run(SPLIT.inputs[:5])
     assert alone.passes.tolist() == answers.passes.tolist() and alone.segments.tolist() == answers.segments.tolist()
+
+
+def test_a_pass_that_goes_back_starts_from_fresh_states():
+    class Aging(Scripted):
+        ages: ClassVar[list[float]] = []
+
+        def forward(self, state, grid, rows, H_cycles=None):
+            self.ages.append(float((state[0] - self.H_init).mean()))
+            return tuple(z + 1 for z in state), super().forward(state, grid, rows)[1]
+
+    net = scripted(1, config=model(carry="both").config)
+    net.__class__, thoughts = Aging, []
+    Reasoner(net, passes=20, batch_size=1).run(SPLIT.inputs[:1], watch=thoughts.append)
+    assert thoughts[-1].look > 2 and len(thoughts) == len(net.ages)
+    looks = [t.look for t in thoughts]
+    expected = [looks[:k].count(look) for k, look in enumerate(looks)]  # segments of this pass so far
+    np.testing.assert_allclose(net.ages, expected, atol=1e-5)
 
 
 def test_one_pass_never_goes_back_and_says_how_sure_it_is():

@@ -37,9 +37,8 @@ class Walk:
     caution: float = 1.0
     still: int = 0
     """Segments in a row that ruled nothing out."""
-    trail: list[list[Tensor]] = field(default_factory=list)
-    """Where to go back to: candidates (S, V) before each assumption, without the value that was assumed, and fresh states:
-    those of the moment still believe in it."""
+    trail: list[Tensor] = field(default_factory=list)
+    """Where to go back to: candidates (S, V) before each assumption, without the value that was assumed."""
     answered: bool = False
     """A full grid is held already."""
 
@@ -70,8 +69,6 @@ def deduce(
     found = Answers.empty(*tokens.shape)
     waiting, walks = iter(range(len(tokens))), []
     latent = model.config.latent
-
-    fresh = model.initial_state(1) if latent else ()
 
     def start(rows: list[int]) -> list[Tensor]:
         return [task.candidates(puzzles[rows]), *(model.initial_state(len(rows)) if latent else ())]
@@ -120,15 +117,15 @@ def deduce(
                 found.halted[walk.number] = accept
                 found.segments[walk.number], found.passes[walk.number] = walk.segments, walk.passes
             elif back:
-                back_to = _go_back(walk) or [part[0] for part in start([walk.number])]
-                for part, old in zip(following, back_to, strict=True):
-                    part[place] = old
+                resumed, anew = _go_back(walk), start([walk.number])  # states still believe in what was assumed
+                for part, fresh in zip(following, anew if resumed is None else [resumed[None], *anew[1:]], strict=True):
+                    part[place] = fresh[0]
             elif assume:
                 walk.still = 0
                 if not last_pass:
                     without = after[place].clone()
                     without[cell[place], value[place]] = False
-                    walk.trail.append([without, *(z[0] for z in fresh)])
+                    walk.trail.append(without)
         if watch:
             certainty = chances.amax(-1).cpu().numpy()
             for place, walk in enumerate(walks):
@@ -152,8 +149,8 @@ def deduce(
         )
 
 
-def _go_back(walk: Walk) -> list[Tensor] | None:
-    """The carry from which a puzzle's next pass sets out; None where it starts over."""
+def _go_back(walk: Walk) -> Tensor | None:
+    """The candidates from which a puzzle's next pass sets out; None where it starts over."""
     walk.passes += 1
     walk.since = walk.still = 0
     if walk.trail:
