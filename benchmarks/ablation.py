@@ -1,6 +1,6 @@
 """What mattered: variants of a recipe, each trained for the same wall time, compared on validation rows.
 
-    python benchmarks/ablation.py candidates-sudoku-1k --minutes 5 [--data FOLDER] [--only NAME …] [--seed 0]
+    python benchmarks/ablation.py candidates-sudoku-1k --minutes 5 [--data FOLDER] [--only NAME …] [--rows 256] [--seed 0]
 
 Every variant's speed is measured first, then its number of steps set so that the run takes the time allowed (compiling
 and evaluating left out), with the whole schedule inside it. Counted are exact@1, one pass, and selected@32, up to 32
@@ -22,7 +22,13 @@ from hrm.reasoner import Reasoner
 from hrm.train import Ranks, Trainer, settle, train
 
 LATENT = [
-    *("arch.carry=latent", "arch.initial_state=random", "arch.gradient=3", "random_H_cycles=[4,16]"),
+    *(
+        "arch.carry=latent",
+        "arch.lattice=full",
+        "arch.initial_state=random",
+        "arch.gradient=3",
+        "random_H_cycles=[4,16]",
+    ),
     *("arch.halt_max_steps=1", "arch.halt_max_steps_eval=32", "q_loss_weight=0.05", "augment=true"),
 ]
 VARIANTS: dict[str, list[str]] = {
@@ -34,6 +40,7 @@ VARIANTS: dict[str, list[str]] = {
     "latent carry, reclued rows": [*LATENT, "reclue=0.8"],
     "both levels one module": ["arch.levels=shared", "arch.H_layers=0"],
     "one state": ["arch.levels=single", "arch.H_layers=0", "arch.L_cycles=3"],
+    "every position computes": ["arch.lattice=full"],
     "2 cycles a segment": ["arch.H_cycles=2"],
     "6 cycles a segment": ["arch.H_cycles=6"],
     "graded after the last cycle only": ["arch.gradient=1"],
@@ -49,11 +56,11 @@ VARIANTS: dict[str, list[str]] = {
     "no running mean": ["ema=null"],
     "MLP over positions, width 128": [
         *("arch.mixer=mlp", "arch.pos_encodings=learned", "arch.hidden_size=128", "augment=true"),
-        *("arch.expansion=2.25", "arch.mixer_expansion=2.9", "global_batch_size=64"),
+        *("arch.lattice=full", "arch.expansion=2.25", "arch.mixer_expansion=2.9", "global_batch_size=64"),
     ],
     "attention with 2-D RoPE, width 128": [
         *("arch.mixer=attention", "arch.pos_encodings=rope2d", "arch.hidden_size=128", "augment=true"),
-        *("arch.num_heads=4", "global_batch_size=64"),
+        *("arch.lattice=full", "arch.num_heads=4", "global_batch_size=64"),
     ],
 }
 WARM, TIMED = 15, 40

@@ -1,6 +1,6 @@
 """Every halting rule on the validation rows: accuracy against segments.
 
-python benchmarks/halting_rules.py [WEIGHTS]
+python benchmarks/halting_rules.py WEIGHTS   # with a latent carry, such as a run of sudoku-cpu
 """
 
 import sys
@@ -11,7 +11,9 @@ from hrm.reasoner import Reasoner
 
 
 def main() -> None:
-    weights = sys.argv[1] if len(sys.argv) > 1 else "sudoku"
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
+    weights = sys.argv[1]
     rows = load_split("sudoku-hard-1k", "val")
     print("| halt | most segments | exact@1 | mean segments | seconds |\n| --- | --- | --- | --- | --- |")
     for most in (16, 32):

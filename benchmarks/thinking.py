@@ -1,10 +1,10 @@
 """Accuracy against compute at inference: longer passes, more passes, pin and retry, the rules.
 
-    python benchmarks/thinking.py WEIGHTS [--data FILE.csv.gz | --split val] [--rows N] [--passes 32] [--plot OUT.png]
+    python benchmarks/thinking.py WEIGHTS [--data FILE.csv.gz | --split val] [--rows N] [--passes 16] [--plot OUT.png]
 
-Counted as in DESIGN: exact@1 is one deterministic pass; selected@k chooses among k by the model's own signals; checked
-counts an answer only if a pass (or pin) passed the puzzle's rules; oracle@k, any of k equal to the label, is an upper
-bound and no result. Compute is the mean number of segments a puzzle.
+Counted as in benchmarks/results.md: exact@1 is one deterministic pass; selected@k chooses among k by the model's own
+signals; checked counts an answer only if a pass (or pin) passed the puzzle's rules; oracle@k, any of k equal to the
+label, is an upper bound and no result. Compute is the mean number of segments a puzzle.
 """
 
 import argparse

@@ -200,6 +200,16 @@ def test_what_a_value_thought_before_it_was_ruled_out_is_forgotten():
     assert torch.equal(net(start, marks, rows)[1].logits, net(other, marks, rows)[1].logits)
 
 
+def test_a_step_that_broke_down_gives_a_loss_that_is_not_finite_and_no_exception():
+    net, rows = model(carry="both"), batch(6)
+    torch.nn.init.constant_(net.lm_head.weight, torch.nan)
+    carry, generator = empty_carry(net, rows), torch.Generator().manual_seed(0)
+    for _ in range(3):
+        done = supervised_deduction(net, carry, rows, generator, TASK, q_loss_weight=0.5, hints=0.2, wrong=0.2)
+        carry = done.carry
+        assert not torch.isfinite(done.loss) and (carry.state[0].sum(-1) >= 1).all()
+
+
 @pytest.mark.parametrize("passes", [1, 5])
 def test_carrying_both_a_puzzle_is_answered_alike_alone_and_in_a_batch(passes):
     net = model(carry="both", forward_dtype="float32", rule_out_below=0.1).eval()

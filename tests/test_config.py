@@ -12,7 +12,7 @@ def test_overrides_reach_nested_keys_and_keep_their_types():
     assert (recipe.arch.L_cycles, recipe.lr, recipe.augment, recipe.random_H_cycles) == (8, 7e-5, False, (1, 3))
 
 
-@pytest.mark.parametrize("name", ["off", "7", "1e3", "2026-11-25", "a b", "null"])
+@pytest.mark.parametrize("name", ["off", "7", "1e3", "2026-11-25", "a b", "a😀", "null"])
 def test_names_stay_text_whatever_yaml_makes_of_them(name):
     recipe = load_recipe("hrm-sudoku-1k", [f"run_name={name}", f"data_path={name}x"])
     assert recipe.run_name == (None if name == "null" else name) and recipe.data_path == f"{name}x"

@@ -45,13 +45,14 @@ def _cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_engine_gives_torchs_answers(kind):
     net = model(kind)
-    options = dict(max_segments=5, halt="auto" if kind == "candidates" else "never", passes=2, batch_size=4)
+    options = dict(max_segments=5, halt={"candidates": "auto", "hrm": "q"}.get(kind, "never"), passes=2, batch_size=4)
     plain = Reasoner(net, **options).run(SPLIT.inputs[:7])
     for backend in ("onnx", "openvino"):
         answers = Reasoner(net, backend=backend, **options).run(SPLIT.inputs[:7])
         assert (answers.tokens == plain.tokens).all() and (answers.segments == plain.segments).all(), backend
         np.testing.assert_allclose(answers.confidence, plain.confidence, atol=1e-4)
     assert len(list(Path(os.environ["HRM_CACHE"]).rglob("*.onnx"))) == 1  # exported once for both
+    assert not list(Path(os.environ["HRM_CACHE"]).rglob("*.partial*"))
 
 
 def test_compiled_levels_give_torchs_answers():

@@ -189,7 +189,9 @@ def test_all_recipes_load_and_build_on_the_meta_device():
             )
 
 
-LATTICE = dict(mixer="groups", pos_encodings="none", puzzle_emb_ndim=0, vocab_size=8, seq_len=36, box=(2, 3))
+LATTICE = dict(
+    mixer="groups", pos_encodings="none", puzzle_emb_ndim=0, vocab_size=8, seq_len=36, box=(2, 3), halting="halt_only"
+)
 
 
 def lattice(tokens: torch.Tensor, generator: torch.Generator | None = None, **changes):
@@ -261,7 +263,9 @@ def test_random_initial_states_differ_by_generator_and_are_fixed_without_one():
         ({"puzzle_emb_ndim": 16}, "puzzle_emb_ndim=0"),
         ({"pos_encodings": "learned"}, "pos_encodings=none"),
         ({"pos_encodings": "rope"}, "no attention to rotate"),
-        ({"carry": "candidates"}, "halting=halt_only"),
+        ({"halting": "q_learning"}, "halting=halt_only"),
+        ({"carry": "candidates", "halting": "fixed"}, "halting=halt_only"),
+        ({"lattice": "standing"}, "a carry with candidates"),
         ({"carry": "candidates", "halting": "halt_only", "initial_state": "random"}, "initial_state=fixed"),
     ],
 )

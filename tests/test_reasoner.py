@@ -156,7 +156,7 @@ def test_wilson_interval_against_published_values():
 
 # --- several looks
 
-LATTICE = dict(mixer="groups", pos_encodings="none", box=(2, 3), initial_state="random")
+LATTICE = dict(mixer="groups", pos_encodings="none", box=(2, 3), initial_state="random", halting="halt_only")
 
 
 def answers(tokens, confidence, residual, halted) -> Answers:
@@ -327,6 +327,29 @@ def test_pins_fill_the_most_doubtful_cells_with_either_value_until_accepted():
     assert (found.tokens[0] == labels[0]).all() and found.confidence[0] == pytest.approx(0.9)
     assert found.passes[1] == 7 and found.passes[0] == len(tried) and found.confidence[1] < 0.5
     assert len([1 for row, _, _ in log if row == 1]) == 7
+
+
+def test_pins_never_touch_a_given():
+    split = load_split("sudoku-6x6-1k", "test")
+    given = split.labels[:2].copy()
+    given[0, 5] = 1  # one blank; row 1 has none
+    reasoner, asked_for = Reasoner(six_by_six(**LATTICE), pins=6), []
+
+    def one_pass(tokens, names, look, watch, asked=None):
+        asked_for.append(tokens.copy())
+        return answers(np.full_like(tokens, 2), 0.1, 1, True)
+
+    reasoner.look = one_pass
+    found = reasoner.run(given)
+    pinned = np.concatenate(asked_for[1:])
+    assert len(pinned) == 6 and (np.delete(pinned, 5, 1) == np.delete(given[0], 5)).all()
+    assert found.passes.tolist() == [7, 1]
+
+
+@pytest.mark.parametrize("option", ["passes", "max_segments", "batch_size"])
+def test_options_of_zero_are_refused(option):
+    with pytest.raises(ValueError, match=f"{option}=0: at least 1"):
+        Reasoner(six_by_six(), **{option: 0})
 
 
 def test_pins_go_with_confidence_only():

@@ -205,6 +205,13 @@ def test_the_test_split_is_read_once_at_the_end(tmp_path):
     assert (result.folder / "test.json").is_file()
     again = train(recipe(steps=2, test_at_end="true", eval_every="null"), runs=tmp_path, resume="auto")
     assert again.metrics == {**result.metrics, "step": 2}
+    longer = train(recipe(steps=3, test_at_end="true", eval_every="null"), runs=tmp_path, resume="auto")
+    assert longer.metrics["step"] == 3  # measured anew, not read from the shorter run
+
+
+def test_a_run_without_a_step_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="less than one batch"):
+        train(recipe(steps="null", epochs=1, global_batch_size=100000), runs=tmp_path)
 
 
 def test_resume_refuses_another_recipe_and_init_from_takes_weights_only(tmp_path):

@@ -88,7 +88,9 @@ class _ProgramEngine:
         found = dict(zip(self.step.outputs, map(torch.from_numpy, self.run(arrays)), strict=True))
         if self.step.latent:
             state = found["next_z_H"], found["next_z_L"]
-        return state, Output(found["logits"], found["q_halt"], torch.zeros_like(found["q_halt"]))
+        return state, Output(
+            found["logits"], found["q_halt"], found.get("q_continue", torch.zeros_like(found["q_halt"]))
+        )
 
 
 class _OnnxEngine(_ProgramEngine):
@@ -126,6 +128,8 @@ def cached_program(model: HRM, task: str) -> Path:
     from .export import FORMATS, write_segment
 
     digest = hashlib.sha256(f"{torch.__version__} {model.config.model_dump_json()}".encode())
+    for source in ("layers.py", "model.py", "export.py"):
+        digest.update(Path(__file__).with_name(source).read_bytes())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
     cache = Path(os.environ.get("HRM_CACHE") or Path.home() / ".cache" / "hrm")

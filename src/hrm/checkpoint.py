@@ -199,7 +199,8 @@ class Weights:
     def resized(self, seq_len: int) -> "Weights":
         """The same weights for puzzles of so many cells, if they do not depend on it (mixer=conv); else as they are."""
         config = self.model.config
-        if config.mixer != "conv" or seq_len == config.seq_len or math.isqrt(seq_len) ** 2 != seq_len:
+        fits = config.mixer == "conv" and config.initial_state == "fixed" and math.isqrt(seq_len) ** 2 == seq_len
+        if not fits or seq_len == config.seq_len:
             return self
         model = HRM(config.model_copy(update={"seq_len": seq_len})).to(self.model.H_init.device)
         model.load_state_dict(self.model.state_dict())

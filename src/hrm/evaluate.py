@@ -1,4 +1,4 @@
-"""Metrics of a model over a data set, each named by how it is counted (docs: "Ways to count an answer")."""
+"""Metrics of a model over a data set, each named by how it is counted (benchmarks/results.md, at its head)."""
 
 import math
 import time
@@ -54,7 +54,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
 
 
 def count_name(reasoner: Reasoner) -> str:
-    """How the answers of this reasoner are counted against labels (DESIGN.md, "Ways to count an answer")."""
+    """How the answers of this reasoner are counted against labels (benchmarks/results.md, at its head)."""
     most = reasoner.passes + reasoner.pins
     if most == 1:
         return "exact@1"

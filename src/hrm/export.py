@@ -7,6 +7,7 @@ The halting loop stays outside, so stopping, streaming and batching remain the c
 import json
 import logging
 import shutil
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ FORMATS = {"onnx": "segment.onnx", "torch": "segment.pt2"}
 
 
 class SegmentStep(nn.Module):
-    """A segment as a function of tensors: (z_H, z_L, tokens[, puzzle_identifiers]) -> (z_H, z_L, logits, q_halt).
+    """A segment as a function of tensors: (z_H, z_L, tokens[, puzzle_identifiers]) -> (z_H, z_L, logits, q_halt
+    [, q_continue]), the last where both are learned.
 
     With candidates they stand in the tokens' place; where they alone are carried, the states are the segment's own and left
     out.
@@ -41,7 +43,8 @@ class SegmentStep(nn.Module):
 
     @property
     def outputs(self) -> list[str]:
-        return ["next_z_H", "next_z_L"] * self.latent + ["logits", "q_halt"]
+        q = ["q_halt"] + ["q_continue"] * (self.model.config.halting == "q_learning")
+        return ["next_z_H", "next_z_L"] * self.latent + ["logits", *q]
 
     def example(self, rows: int) -> tuple[Tensor, ...]:
         """Inputs of the right shapes for `rows` puzzles."""
@@ -62,7 +65,8 @@ class SegmentStep(nn.Module):
         )
         state = (given["z_H"], given["z_L"]) if self.latent else model.initial_state(grid.shape[0])
         state, out = model(state, grid, rows)
-        return (*state, out.logits, out.q_halt) if self.latent else (out.logits, out.q_halt)
+        q = (out.q_halt, out.q_continue) if self.model.config.halting == "q_learning" else (out.q_halt,)
+        return (*state, out.logits, *q) if self.latent else (out.logits, *q)
 
 
 def exported(model: HRM) -> torch.export.ExportedProgram:
@@ -85,22 +89,25 @@ def write_segment(model: HRM, task: str, folder: Path, kind: str) -> Path:
         raise ValueError("export needs a model loaded with forward_dtype=float32")
     if folder.exists() and not (folder / "segment.json").is_file() and any(folder.iterdir()):
         raise ValueError(f"{folder}: holds other things than an exported segment; choose another folder")
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     program, step = exported(model), SegmentStep(model)
-    if kind == "onnx":
-        _write_onnx(program, step, aside / FORMATS[kind])
-    else:
-        torch.export.save(program, aside / FORMATS[kind])
-    if step.latent:
-        np.savez(
-            aside / "initial.npz",
-            **dict(zip(("z_H", "z_L"), (z[0].numpy() for z in model.initial_state(1)), strict=True)),
-        )
-    write_synced(aside / "segment.json", json.dumps(description(step, task, kind), indent=1).encode())
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.partial-", dir=folder.parent) as partial:
+        aside = Path(partial) / folder.name
+        aside.mkdir()
+        if kind == "onnx":
+            _write_onnx(program, step, aside / FORMATS[kind])
+        else:
+            torch.export.save(program, aside / FORMATS[kind])
+        if step.latent:
+            states = zip(("z_H", "z_L"), (z[0].numpy() for z in model.initial_state(1)), strict=True)
+            np.savez(aside / "initial.npz", **dict(states))
+        write_synced(aside / "segment.json", json.dumps(description(step, task, kind), indent=1).encode())
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            aside.rename(folder)
+        except OSError:
+            if not (folder / FORMATS[kind]).is_file():  # else another process was quicker
+                raise
     return folder / FORMATS[kind]
 
 

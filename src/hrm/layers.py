@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 
+RULED_OUT = -1e4
+"""Logit of a value that cannot be."""
+
 
 def trunc_normal_(tensor: Tensor, std: float) -> Tensor:
     """Fill with a normal cut at two deviations, scaled so that `std` is the true deviation (peers.md 3.1; JAX's)."""
@@ -376,4 +379,4 @@ class LatticeView:
         return candidates[..., self.first :].transpose(1, 2)
 
     def logits(self, read: Tensor) -> Tensor:
-        return F.pad(read.unflatten(1, (self.values, -1))[..., 0].transpose(1, 2), (self.first, 0), value=-1e4)
+        return F.pad(read.unflatten(1, (self.values, -1))[..., 0].transpose(1, 2), (self.first, 0), value=RULED_OUT)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 from .layers import (
+    RULED_OUT,
     CastedEmbedding,
     CastedLinear,
     CellView,
@@ -33,9 +34,6 @@ from .layers import (
 
 State = tuple[Tensor, Tensor]
 """(z_H, z_L), each (B, N, D). With levels=single z_L is unused and empty, (B, 0, D)."""
-
-RULED_OUT = -1e4
-"""Logit of a value that cannot be."""
 
 
 class Output(NamedTuple):

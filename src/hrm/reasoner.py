@@ -69,22 +69,26 @@ class Reasoner:
         card: dict | None = None,
     ):
         deduces = model.config.deduces
-        passes = passes or (DEDUCTION_PASSES if deduces else 1)
+        passes = (DEDUCTION_PASSES if deduces else 1) if passes is None else passes
+        max_segments = model.config.max_segments if max_segments is None else max_segments
         for name, value, known in (("halt", halt, HALT_RULES), ("select", select, SELECTIONS)):
             if value not in known:
                 raise ValueError(f"{name}='{value}': choose one of {', '.join(known)}")
         learned = model.config.halting != "fixed"
         if halt in ("q", "settled") and not learned:
             raise ValueError(f"halt='{halt}': this model has learned no halting; use stable or never")
-        if passes < 1 or noise < 0 or pins < 0:
-            raise ValueError(f"passes={passes}, noise={noise}, pins={pins}: at least one pass, nothing negative")
+        for name, value in (("passes", passes), ("max_segments", max_segments), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name}={value}: at least 1")
+        if noise < 0 or pins < 0:
+            raise ValueError(f"noise={noise}, pins={pins}: not negative")
         if pins and select != "confidence":
             raise ValueError(f"pins={pins}: pin and retry goes by confidence; not with select={select}")
         if deduces and (select != "confidence" or noise or pins or halt not in ("auto", "never")):
             raise ValueError("this model carries candidates: only max_segments, passes and check apply to it")
         self.model = model.eval()
         self.task = task_for(task, model.config.seq_len)
-        self.max_segments = max_segments or model.config.max_segments
+        self.max_segments = max_segments
         self.halt = "full" if deduces else ("settled" if learned else "stable") if halt == "auto" else halt
         self.passes, self.select, self.check = passes, select, check
         self.noise, self.pins, self.seed = noise, pins, seed
@@ -193,12 +197,13 @@ class Reasoner:
         The cells between whose two best values the first pass wavered most come first, each with either value; at most
         `pins` passes a row. An accepted answer ends it; else the most confident answer stands.
         """
-        wavering = np.where(tokens == self.task.blank, first.margin, np.inf).argsort(1, kind="stable")  # (N, S)
-        open_ = np.flatnonzero(~self._accepted(tokens, found))
+        blank = tokens == self.task.blank
+        wavering, blanks = np.where(blank, first.margin, np.inf).argsort(1, kind="stable"), blank.sum(1)  # (N, S), (N,)
+        open_ = np.flatnonzero(~self._accepted(tokens, found) & (blanks > 0))
         for pin in range(self.pins):
             if not len(open_):
                 break
-            cell = wavering[open_, (pin // 2) % tokens.shape[1]]
+            cell = wavering[open_, (pin // 2) % blanks[open_]]
             pinned = tokens[open_].copy()
             pinned[np.arange(len(open_)), cell] = (first.runner_up if pin % 2 else first.tokens)[open_, cell]
             new, held = self.look(pinned, names[open_], 0, watch, asked=open_), found.take(open_)

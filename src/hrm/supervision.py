@@ -106,7 +106,7 @@ def supervised_deduction(
     steps = carry.steps + 1
     with torch.no_grad():
         standing = stands(candidates, data["labels"])
-        chances = outs[-1].logits.softmax(-1)
+        chances = outs[-1].logits.softmax(-1).nan_to_num(0)  # a step that broke down is found at the next reading
         after = training_move(candidates, chances, config.rule_out_below, generator, patient=config.latent)
         halted = training_leaves(candidates, after, standing, outs[-1].q_halt, generator)
         halted |= steps >= config.halt_max_steps

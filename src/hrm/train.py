@@ -122,6 +122,11 @@ class Trainer:
             augment=self._augment if recipe.augment or recipe.reclue or recipe.relabel else None,
         )
         self.total = recipe.total_steps(meta.total_groups * meta.mean_puzzle_examples)
+        if self.total < 1:
+            raise ValueError(
+                f"epochs={recipe.epochs} of {recipe.data_path} are less than one batch of "
+                f"global_batch_size={recipe.global_batch_size}: give more epochs or steps, or a smaller batch"
+            )
         self.carry: Carry = empty_carry(self.model, self.sampler.batch(0))
         self.step = 0
         self.rollbacks = 0
@@ -365,14 +370,13 @@ def train(
         folder, source = run_folder(recipe, runs, resume)
         recipe = settle(recipe, folder, source)
         trainer = Trainer(recipe, folder, ranks, report)
-        if ranks.main:
-            describe_run(trainer, source)
         if source:
             trainer.restore(source)
-            if ranks.main:
-                forget_after(folder / "metrics.jsonl", trainer.step)
         elif init_from:
             load_initial(trainer, init_from)
+        if ranks.main:
+            describe_run(trainer)
+            forget_after(folder, trainer.step)
         sinks = open_sinks(recipe, folder) if ranks.main else []
 
         def tell_all(step: int, metrics: dict[str, Any]) -> None:
@@ -389,7 +393,10 @@ def train(
 def loop(trainer: Trainer, clock: float, max_minutes: float | None, max_steps: int | None) -> Result:
     """Steps, logs, evaluations and checkpoints until the run ends or must leave."""
     recipe, ranks = trainer.recipe, trainer.ranks
-    validation = load_split(recipe.data_path, "val") if recipe.eval_every else None
+    try:
+        validation = load_split(recipe.data_path, "val") if recipe.eval_every else None
+    except ValueError as error:
+        raise ValueError(f"{error}; for training without validation: eval_every=null") from None
     first, stopped, latest = trainer.step, "finished", {}
     with Signals() as signals:
         while trainer.step < trainer.total:
@@ -426,7 +433,7 @@ def loop(trainer: Trainer, clock: float, max_minutes: float | None, max_steps: i
                 break
     if stopped == "finished" and recipe.test_at_end and ranks.main:
         tested = trainer.folder / "test.json"
-        if not tested.is_file():
+        if not tested.is_file() or ckpt.read_json(tested).get("step") != trainer.step:
             latest = trainer.evaluate(load_split(recipe.data_path, "test"), None, "test")
             trainer.log(latest)
             ckpt.write_synced(tested, json.dumps({"step": trainer.step, **latest}, indent=1).encode())
@@ -439,14 +446,16 @@ def roll_back(trainer: Trainer, failure: NonFinite) -> None:
     has_last = (trainer.folder / "last").is_file()
     good = ckpt.pointed(trainer.folder, "last") if has_last else None
     where = f"last good checkpoint: {good}" if good else "no checkpoint was written yet"
-    hint = "try a lower lr, a longer lr_warmup_steps, grad_clip=1.0, or non_finite=rollback"
+    hint = "try a lower lr, a longer lr_warmup_steps" + (
+        ", grad_clip=1.0, or non_finite=rollback" if trainer.recipe.non_finite == "stop" else " or grad_clip=1.0"
+    )
     if trainer.recipe.non_finite == "stop" or good is None or trainer.rollbacks >= LARGEST_ROLLBACKS:
         raise NonFinite(f"{failure}; {where}; {hint}") from None
     rollbacks = trainer.rollbacks + 1
     trainer.restore(good)
     trainer.rollbacks = rollbacks
     if trainer.ranks.main:
-        forget_after(trainer.folder / "metrics.jsonl", trainer.step)
+        forget_after(trainer.folder, trainer.step)
     trainer.log({"rollback": rollbacks, "reason": str(failure)})
 
 
@@ -497,7 +506,7 @@ def _short(value: Any, other: Any) -> str:
     return str(value)
 
 
-def describe_run(trainer: Trainer, source: Path | None) -> None:
+def describe_run(trainer: Trainer) -> None:
     """Write configuration and environment beside the checkpoints."""
     import yaml
 
@@ -526,8 +535,11 @@ def environment(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def forget_after(metrics: Path, step: int) -> None:
-    """Drop metric lines of steps that the resumed run will do again, and a line that a kill cut short."""
+def forget_after(folder: Path, step: int) -> None:
+    """Drop what a run recorded of steps that it will do again, and a line that a kill cut short."""
+    metrics, tested = folder / "metrics.jsonl", folder / "test.json"
+    if tested.is_file() and ckpt.read_json(tested).get("step") != step:
+        tested.unlink()
     if not metrics.is_file():
         return
     kept = []
@@ -555,7 +567,7 @@ def open_sinks(recipe: Recipe, folder: Path) -> list[Report]:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise ValueError("tensorboard=true needs the extra: pip install 'hrm[track]'") from None
+            raise ValueError("tensorboard=true needs the extra: pip install 'hrm-torch[track]'") from None
         writer = SummaryWriter(str(folder / "tensorboard"))
 
         def to_tensorboard(step: int, metrics: dict[str, Any]) -> None:
@@ -569,7 +581,7 @@ def open_sinks(recipe: Recipe, folder: Path) -> list[Report]:
         try:
             import wandb
         except ImportError:
-            raise ValueError("wandb=true needs the extra: pip install 'hrm[wandb]'") from None
+            raise ValueError("wandb=true needs the extra: pip install 'hrm-torch[wandb]'") from None
         run = wandb.init(
             project=recipe.project_name,
             name=recipe.run_name,
