@@ -38,6 +38,9 @@ def main() -> None:
     parser.add_argument("--puzzles", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", default="sudoku-hard-1k", help="solve: built-in set or folder to take test rows from")
+    parser.add_argument(
+        "--backends", nargs="*", default=["eager", "compiled", "openvino"], help="solve: ours to measure"
+    )
     parser.add_argument("--reference", help="checkout of sapientinc/HRM")
     parser.add_argument("--reference-dtype", default=machine_dtype("cpu"), choices=("bfloat16", "float32"))
     asked = parser.parse_args()
@@ -140,8 +143,7 @@ def solving(asked: argparse.Namespace) -> list[Contender]:
         theirs = reference_solve(asked, model)
         add(f"reference, {asked.reference_dtype}", theirs, f"{model.config.halt_max_steps} segments")
         print(f"reference: exact@1 {(theirs(tokens) == labels).all(1).mean():.2%} of {len(tokens)}")
-    ways = [("eager", "never"), ("compiled", "never"), ("openvino", "never")]
-    ways += [(backend, "auto") for backend in ("eager", "compiled", "openvino") if asked.name]
+    ways = [(backend, halt) for halt in ("never", "auto")[: 1 + bool(asked.name)] for backend in asked.backends]
     for backend, halt in ways:
         ours = Reasoner(model, halt=halt, passes=1, batch_size=asked.puzzles, backend=backend)
         found = ours.run(tokens)
