@@ -50,8 +50,8 @@ class AdamATan2(torch.optim.Optimizer):
 class Muon(torch.optim.Muon):
     """torch's Muon with match_rms_adamw, its matrices orthogonalized in the machine's dtype, those of one shape together.
 
-    torch does it in bfloat16 everywhere; a CPU without bf16 products then multiplies 40 to 70 times slower than in float32
-    (benchmarks/results.md, "Muon").
+    torch does it in bfloat16 everywhere, which a CPU without bf16 products emulates (benchmarks/results.md, "Standing
+    positions and Muon").
     """
 
     @torch.no_grad()
