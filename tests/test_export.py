@@ -55,9 +55,10 @@ def test_every_engine_gives_torchs_answers(kind):
     assert not list(Path(os.environ["HRM_CACHE"]).rglob("*.partial*"))
 
 
-def test_compiled_levels_give_torchs_answers():
-    plain = Reasoner(model("hrm"), halt="never").run(SPLIT.inputs[:5])
-    answers = Reasoner(model("hrm"), halt="never", backend="compiled").run(SPLIT.inputs[:5])
+@pytest.mark.parametrize("kind", ["hrm", "standing"])
+def test_compiled_levels_give_torchs_answers(kind):
+    plain = Reasoner(model(kind), halt="never").run(SPLIT.inputs[:5])
+    answers = Reasoner(model(kind), halt="never", backend="compiled").run(SPLIT.inputs[:5])
     assert (answers.tokens == plain.tokens).all()
     np.testing.assert_allclose(answers.confidence, plain.confidence, atol=1e-4)
 

@@ -24,6 +24,9 @@ app = typer.Typer(
 data_app = typer.Typer(help="Build data sets in the reference's on-disk layout.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+WeightsName = Annotated[
+    str, typer.Argument(help="shipped weights, run (its best checkpoint), weights folder or a reference's file")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
 Dtype = Annotated[str, typer.Option(help="auto (bfloat16 where the machine has it), bfloat16 or float32")]
 Halt = Annotated[
@@ -390,9 +393,7 @@ def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[
 
 @app.command("eval")
 def evaluate_command(
-    weights: Annotated[
-        str, typer.Argument(help="shipped weights, run (its best checkpoint), weights folder or a reference's file")
-    ],
+    weights: WeightsName,
     data: Annotated[
         str | None,
         typer.Option(help="CSV (source,question,answer,rating), data-set folder or built-in set; default: the task's"),
@@ -492,9 +493,7 @@ def evaluate_votes(
 
 @app.command("bench")
 def bench_command(
-    weights: Annotated[
-        str, typer.Argument(help="shipped weights, run (its best checkpoint), weights folder or a reference's file")
-    ],
+    weights: WeightsName,
     data: Annotated[str | None, typer.Option(help="data-set folder or built-in set to take puzzles from")] = None,
     puzzles: Annotated[int, typer.Option(min=1, help="puzzles answered at once")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="measurements of each, taken turn by turn")] = 5,
@@ -658,9 +657,7 @@ def convert(
 
 @app.command()
 def export(
-    weights: Annotated[
-        str, typer.Argument(help="shipped weights, run (its best checkpoint), weights folder or a reference's file")
-    ],
+    weights: WeightsName,
     target: Annotated[Path, typer.Argument(help="folder to make")],
     form: Annotated[str, typer.Option("--format", help="onnx, or torch (torch.export)")] = "onnx",
 ) -> None:
