@@ -295,6 +295,31 @@ def test_a_pass_that_goes_back_starts_from_fresh_states():
     np.testing.assert_allclose(net.ages, expected, atol=1e-5)
 
 
+def test_the_next_pass_sets_out_from_the_most_probable_branch():
+    """A wrong first assumption that shows only in the full grid is taken back before the surer ones that followed it."""
+
+    class Late(Scripted):
+        def forward(self, state, grid, rows, H_cycles=None):
+            _, out = super().forward(state, grid, rows)
+            bare, truth = TASK.candidates(batch(1)["inputs"])[0], self.labels[0]
+            cell = int(c.is_open(bare[None]).int().argmax())
+            wrong = next(v for v in range(bare.shape[1]) if bare[cell, v] and v != truth[cell])
+            chance = torch.full(grid.shape, 0.1 / 5).scatter(2, truth.expand(len(grid), -1)[..., None], 0.9)
+            undecided = c.is_open(grid)[:, cell]
+            chance[undecided] = 0.05  # no value of any cell is likely, but in one cell a wrong one is
+            chance[undecided, cell, wrong] = 0.6
+            chance[undecided, cell, truth[cell]] = 0.2
+            q = torch.where(c.is_open(grid).any(1), 5.0, out.q_halt)
+            return state, Output(chance.log().masked_fill(~grid, -1e4), q, q)
+
+    net = scripted(1, knows=1.0)
+    net.__class__ = Late
+    net.config = net.config.model_copy(update={"rule_out_below": 1e-6})
+    answers = Reasoner(net, passes=3).run(SPLIT.inputs[:1])
+    assert (answers.tokens == SPLIT.labels[:1]).all() and answers.halted.all() and (answers.passes == 2).all()
+    assert (Reasoner(net, passes=1).run(SPLIT.inputs[:1]).tokens != SPLIT.labels[:1]).any()
+
+
 def test_one_pass_never_goes_back_and_says_how_sure_it_is():
     answers = Reasoner(scripted(5), passes=1).run(SPLIT.inputs[:5])
     assert not answers.halted.any() and (answers.passes == 1).all() and (answers.confidence < 0.01).all()

@@ -1,13 +1,15 @@
 """Solving with candidates for a carry: rule out, assume, and go back where the model says that the solution is lost.
 
 A pass is a walk to a full grid or a dead end. What is a dead end, the model alone says (Q_halt); the puzzle's rules
-enter only through `obeys`, where the user asks for checked answers.
+enter only through `obeys`, where the user asks for checked answers. The next pass sets out from the branch that the
+model holds most probable, wherever it left the walk (best first, not depth first: a wrong assumption shows only many
+segments later, and everything after it is lost too).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +26,15 @@ CAUTION = 0.1
 """A puzzle whose every assumption failed starts over, with `rule_out_below` and DOUBT smaller by this factor."""
 
 
+class Branch(NamedTuple):
+    """Where a later pass may set out: an assumption not made."""
+
+    chance: float
+    """That the solution is here, by the model's word: of every assumption on the way made or, as here, not."""
+    candidates: Tensor
+    """(S, V) bool, before the assumption and without the value that was assumed."""
+
+
 @dataclass
 class Walk:
     """One puzzle on its way."""
@@ -37,8 +48,10 @@ class Walk:
     caution: float = 1.0
     still: int = 0
     """Segments in a row that ruled nothing out."""
-    trail: list[Tensor] = field(default_factory=list)
-    """Where to go back to: candidates (S, V) before each assumption, without the value that was assumed."""
+    chance: float = 1.0
+    """That the solution is here, by the model's word: the product of what it gave the assumptions of this branch."""
+    branches: list[Branch] = field(default_factory=list)
+    """Where to go back to."""
     answered: bool = False
     """A full grid is held already."""
 
@@ -60,8 +73,8 @@ def deduce(
     """Answer N puzzles, tokens (N, S), each with at most `passes` passes of at most `max_segments` segments.
 
     A full grid that the model believes (confidence of one half and more; with `obeys`, one that obeys the rules) ends a
-    puzzle. Any other full grid, a dead end or a pass that is too long goes back to the last assumption and tries without
-    it; the last pass does not look for dead ends. Without an accepted grid the most confident full one stands.
+    puzzle. Any other full grid, a dead end or a pass that is too long goes back to the most probable branch left; the
+    last pass does not look for dead ends. Without an accepted grid the most confident full one stands.
     """
     device = model.H_init.device
     puzzles = torch.from_numpy(np.ascontiguousarray(tokens)).to(device, torch.int32)
@@ -122,10 +135,12 @@ def deduce(
                     part[place] = fresh[0]
             elif assume:
                 walk.still = 0
+                made = float(chances[place, cell[place], value[place]])
                 if not last_pass:
                     without = after[place].clone()
                     without[cell[place], value[place]] = False
-                    walk.trail.append(without)
+                    walk.branches.append(Branch(walk.chance * (1 - made), without))
+                walk.chance *= made
         if watch:
             certainty = chances.amax(-1).cpu().numpy()
             for place, walk in enumerate(walks):
@@ -153,10 +168,12 @@ def _go_back(walk: Walk) -> Tensor | None:
     """The candidates from which a puzzle's next pass sets out; None where it starts over."""
     walk.passes += 1
     walk.since = walk.still = 0
-    if walk.trail:
-        return walk.trail.pop()
-    walk.caution *= CAUTION
-    return None
+    if not walk.branches:
+        walk.chance, walk.caution = 1.0, walk.caution * CAUTION
+        return None
+    best = max(range(len(walk.branches)), key=lambda at: walk.branches[at].chance)
+    walk.chance, candidates = walk.branches.pop(best)
+    return candidates
 
 
 def _answers(

@@ -35,9 +35,9 @@ class Reasoner:
     at once.
 
     A model whose carry is candidates makes `passes` of another kind: each ends in a full grid or, by the model's own
-    word, a dead end, and the next sets out from the last assumption (deduction.py); it halts when its grid is full, and
-    `select`, `noise` and `pins` are not for it. Its default is 32 passes; that of the others, to which the following
-    applies, is one.
+    word, a dead end, and the next sets out from the most probable branch left (deduction.py); it halts when its grid is
+    full, and `select`, `noise` and `pins` are not for it. Its default is 32 passes; that of the others, to which the
+    following applies, is one.
 
     `passes`: up to so many looks at a puzzle. The first is the plain one; each other takes a random symmetry of the
     puzzle, undone afterwards, and a random initial state where the model was trained with such; with `noise` > 0 normal
