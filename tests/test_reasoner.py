@@ -145,6 +145,8 @@ def test_evaluation_counts_what_it_says():
     assert report["q_halt"]["accuracy"] == 0.8 and report["q_halt"]["expected_calibration_error"] == pytest.approx(0.2)
     low, high = report["exact@1_ci95"]
     assert low < 0.8 < high
+    reasoner.passes, said["passes"] = 4, np.array([1, 1, 2, 4, 4, 3, 2, 4, 1, 4])  # rows 3 and 7 are wrong
+    assert evaluate(reasoner, split, 10)["right_within_passes"] == {1: 0.3, 2: 0.5, 4: 0.8}
 
 
 def test_wilson_interval_against_published_values():

@@ -18,7 +18,8 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
     selected@k. cell_accuracy: mean share of labelled cells right. verified: the answer passes the puzzle's own rules;
     an answer that does not is an abstention; mazes call it
     valid_and_shortest as well. The interval is Wilson's, 95 %, with as many trials as there are distinct
-    solutions, since puzzles with one solution grid are not independent.
+    solutions, since puzzles with one solution grid are not independent. right_within_passes: the share that is right and
+    took so many passes at most, a lower bound of selected@k for every smaller k.
     """
     rows = min(limit or len(split.inputs), len(split.inputs))
     if not rows:
@@ -27,6 +28,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
     answers = reasoner.run(split.inputs[:rows], split.identifiers_per_row()[:rows])
     seconds = time.perf_counter() - started
     labels = split.labels[:rows]
+    passes = [2**k for k in range(reasoner.passes.bit_length())]
     labelled = labels != (-1 if split.metadata.ignore_label_id is None else split.metadata.ignore_label_id)
     right = (answers.tokens == labels) & labelled
     exact = (right | ~labelled).all(1)
@@ -46,6 +48,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
         "mean_segments": float(answers.segments.mean()),
         "max_segments": reasoner.max_segments,
         "mean_passes": float(answers.passes.mean()),
+        "right_within_passes": {k: float((exact & (answers.passes <= k)).mean()) for k in passes},
         "halt": reasoner.halt,
         "q_halt": calibration(answers, exact) if reasoner.model.config.halting != "fixed" else None,
         "seconds": seconds,
