@@ -186,7 +186,8 @@ def model_card(name: str, task: str, card: dict) -> str:
         for r in card["results"]
     ]
     stated = "trained_on data_hash command commit seed steps training_seconds hardware torch parameters selection"
-    facts = "\n".join(f"- {key.replace('_', ' ')}: {card[key]}" for key in stated.split())
+    names = {"commit": "measured at commit"}
+    facts = "\n".join(f"- {names.get(key, key.replace('_', ' '))}: {card[key]}" for key in stated.split())
     return (
         f"---\nlibrary_name: hrm-torch\nlicense: apache-2.0\ntags: [hierarchical-reasoning-model, {task}]\n---\n"
         f"# {name}\n\n{card['summary']}.\n\n{facts}\n- written by: benchmarks/ship_weights.py on {platform.machine()}\n\n"
