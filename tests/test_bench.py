@@ -3,7 +3,6 @@
 import copy
 import json
 
-import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -54,7 +53,7 @@ def test_the_shell_measures_the_shipped_weights_and_compares_with_a_report(tmp_p
     report = json.loads((tmp_path / "now.json").read_text())
     assert sum(report["parts"].values()) == pytest.approx(1)
     one, both = report["work"]
-    assert np.isclose(both["gflop"], 2 * one["gflop"])
+    assert 1.5 < both["gflop"] / one["gflop"] < 2.5  # twice as many puzzles, not alike in how many values stand
     for row in report["work"]:
         row["gflop"] /= 2
     (tmp_path / "before.json").write_text(json.dumps(report))
