@@ -78,7 +78,8 @@ def main() -> None:
         shipped = Path(folder) / asked.name
         ckpt.save_weights(shipped, found.model, found.task, card, torch.bfloat16)
         if (target / "model.json").is_file() and weight_sums(target) == weight_sums(shipped):
-            card["results"] = ckpt.read_json(target / "model.json")["card"]["results"]  # measured before, same bytes
+            before = ckpt.read_json(target / "model.json")["card"]  # the same bytes were measured before
+            card["results"], card["commit"] = before["results"], before["commit"]
         else:
             card["results"] = measure(shipped, recipe.data_path, asked.also, asked.rows, not asked.no_checked)
     card["summary"] = summary(card["results"])
@@ -99,7 +100,8 @@ def command_of(recipe: Recipe) -> str:
 
     def overrides(name: str) -> list[str]:
         known = flat(load_recipe(name).model_dump())
-        return [f"{key}={value}" for key, value in flat(recipe.model_dump()).items() if known[key] != value]
+        found = {key: value for key, value in flat(recipe.model_dump(exclude={"about"})).items() if known[key] != value}
+        return [f"{key}={'null' if value is None else value}" for key, value in found.items()]
 
     name = min(recipe_names(), key=lambda name: len(overrides(name)))
     return " ".join(["hrm train", name, *overrides(name)])

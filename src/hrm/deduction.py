@@ -114,9 +114,10 @@ def deduce(
             puzzle = tokens[[walk.number for walk in walks]]
             accepted = full & torch.from_numpy(obeys(puzzle, here.tokens)).to(device)
         lost = (full & ~accepted) | (~full & (belief < DOUBT * caution))
-        flags = zip(*(t.tolist() for t in (accepted, full, lost, assumes)), strict=True)
+        sure = chances[torch.arange(len(walks), device=device), cell, value]
+        flags = zip(*(t.tolist() for t in (accepted, full, lost, assumes, sure)), strict=True)
         leaving = np.zeros(len(walks), np.bool_)
-        for place, (walk, (accept, is_full, is_lost, assume)) in enumerate(zip(walks, flags, strict=True)):
+        for place, (walk, (accept, is_full, is_lost, assume, made)) in enumerate(zip(walks, flags, strict=True)):
             walk.segments += 1
             walk.since += 1
             last_pass = walk.passes == passes
@@ -135,7 +136,6 @@ def deduce(
                     part[place] = fresh[0]
             elif assume:
                 walk.still = 0
-                made = float(chances[place, cell[place], value[place]])
                 if not last_pass:
                     without = after[place].clone()
                     without[cell[place], value[place]] = False
