@@ -141,7 +141,7 @@ def solving(asked: argparse.Namespace) -> list[Contender]:
         model = paper_model().eval()
     if asked.reference:
         theirs = reference_solve(asked, model)
-        add(f"reference, {asked.reference_dtype}", theirs, f"{model.config.halt_max_steps} segments")
+        add(f"reference, {asked.reference_dtype}", theirs, f"{model.config.max_segments} segments")
         print(f"reference: exact@1 {(theirs(tokens) == labels).all(1).mean():.2%} of {len(tokens)}")
     ways = [(backend, halt) for halt in ("never", "auto")[: 1 + bool(asked.name)] for backend in asked.backends]
     for backend, halt in ways:
@@ -180,8 +180,8 @@ def import_reference(path: str) -> tuple:
 
 def build_reference(asked: argparse.Namespace, model: HRM, batch_size: int) -> tuple:
     kind, head, sparse = import_reference(asked.reference)
-    names = "H_cycles L_cycles H_layers L_layers hidden_size expansion num_heads pos_encodings halt_max_steps".split()
-    config = {name: getattr(model.config, name) for name in names}
+    names = "H_cycles L_cycles H_layers L_layers hidden_size expansion num_heads pos_encodings".split()
+    config = {name: getattr(model.config, name) for name in names} | {"halt_max_steps": model.config.max_segments}
     config |= {"batch_size": batch_size, "num_puzzle_identifiers": 1}
     config |= {name: getattr(model.config, name) for name in ("seq_len", "vocab_size")}
     config |= {"halt_exploration_prob": 0.1, "puzzle_emb_ndim": model.config.puzzle_emb_ndim}

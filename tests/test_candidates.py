@@ -181,7 +181,7 @@ def test_on_a_lattice_of_standing_values_packed_and_masked_states_agree(monkeypa
     for packs in (True, False):
         net.zero_grad()
         if not packs:
-            monkeypatch.setattr("hrm.model.standing_positions", lambda mask: Standing(mask, None))
+            monkeypatch.setattr("hrm.model.standing_positions", lambda mask, box: Standing(mask, None, ()))
         state, out = net(start, marks, net.puzzle_rows(batch(5)["puzzle_identifiers"]))
         ((out.logits * marks).sum() + out.q_halt.sum() + state[0].square().sum()).backward()
         assert not state[0][~mask].any() and state[0][mask].any(-1).all()

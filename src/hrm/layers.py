@@ -195,11 +195,20 @@ class Standing(NamedTuple):
     """(B, N) bool."""
     at: Tensor | None
     """Which of the B · N positions stand; None where the state is masked."""
+    groups: tuple[Tensor, ...]
+    """Row, column, cell and box of each standing position, counted through the puzzles; empty where the state is masked."""
 
 
-def standing_positions(mask: Tensor) -> Standing:
-    packs = mask.device.type == "cpu" and not torch.compiler.is_exporting()
-    return Standing(mask, mask.flatten().nonzero()[:, 0] if packs else None)
+def standing_positions(mask: Tensor, box: tuple[int, int]) -> Standing:
+    """Of the lattice (B, N) bool, (value, row, column) of a Sudoku with such boxes."""
+    if mask.device.type != "cpu" or torch.compiler.is_exporting():
+        return Standing(mask, None, ())
+    (height, width), n = box, box[0] * box[1]
+    at = mask.flatten().nonzero()[:, 0]
+    line, column = at // n, at % n  # line: (puzzle, value, row)
+    plane, row = line // n, line % n  # plane: (puzzle, value)
+    cell = (plane // n * n + row) * n + column
+    return Standing(mask, at, (line, plane * n + column, cell, plane * n + row // height * height + column // width))
 
 
 def packed(x: Tensor, where: Any) -> Tensor:
@@ -242,6 +251,25 @@ class _Unpack(torch.autograd.Function):
         return gradient[ctx.saved_tensors[0]], None, None
 
 
+class _Hear(torch.autograd.Function):
+    """What each standing position hears: the sum of its row's, column's, cell's and box's, each (…, 2M)."""
+
+    @staticmethod
+    def forward(ctx: Any, row: Tensor, column: Tensor, cell: Tensor, box: Tensor, at: Tensor, *groups: Tensor) -> Tensor:
+        ctx.save_for_backward(at)
+        ctx.shapes = row.shape, box.shape
+        row, column, cell, box = (told.flatten(0, -2)[k] for told, k in zip((row, column, cell, box), groups, strict=True))
+        return row + column + cell + box
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (puzzles, n, _, width), (planes, down, across, _) = ctx.shapes
+        everywhere = _spread(gradient, *ctx.saved_tensors, puzzles * n**3)
+        grid = everywhere.view(puzzles, n, n, n, width)
+        boxes = everywhere.view(planes, down, n // down, across, n // across, width)
+        return grid.sum(3), grid.sum(2), grid.sum(1), boxes.sum(4).sum(2), *[None] * 5
+
+
 def _spread(x: Tensor, at: Tensor, count: int) -> Tensor:
     return x.new_zeros(count, x.shape[1]).index_copy(0, at, x)
 
@@ -272,10 +300,13 @@ class GroupBlock(nn.Module):
         boxes = everywhere.view(puzzles * n, n // a, a, n // b, b, width)
         row, column = self.line(grid.mean(3)), self.line(grid.mean(2))  # (B, value, row or column, 2M)
         cell, box = self.cell(grid.mean(1)), self.box_(boxes.mean(4).mean(2))
-        heard = row[:, :, :, None] + column[:, :, None] + cell[:, None]
-        heard = heard.view(puzzles * n, n // a, a, n // b, b, box.shape[-1]) + box[:, :, None, :, None]
-        heard = self.own(x) + packed(heard.view(puzzles, n**3, box.shape[-1]), where)
-        gate, up = heard.chunk(2, -1)
+        if x.dim() == 2:
+            heard = _Hear.apply(row, column, cell, box, where.at, *where.groups)
+        else:
+            heard = row[:, :, :, None] + column[:, :, None] + cell[:, None]
+            heard = heard.view(puzzles * n, n // a, a, n // b, b, box.shape[-1]) + box[:, :, None, :, None]
+            heard = packed(heard.view(puzzles, n**3, box.shape[-1]), where)
+        gate, up = (self.own(x) + heard).chunk(2, -1)
         return rms_norm(x + self.down_proj(F.relu(gate) * up), self.eps)
 
 

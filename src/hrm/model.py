@@ -117,7 +117,7 @@ class HRM(nn.Module):
         """The states after each H cycle of a segment that carries gradient; the last one ends the segment."""
         where = self.embed_pos.rotation()
         if self.config.lattice == "standing":
-            where = standing_positions(self.view.stands(grid).flatten(1))
+            where = standing_positions(self.view.stands(grid).flatten(1), self.config.box)
         x, *state = (packed(z, where) for z in (self.embed(grid, puzzle_rows), *state))
         length, plan = len(self.config.cycle), self.config.cycle * (H_cycles or self.config.H_cycles)
         split = max(0, len(plan) - self.config.gradient_updates)

@@ -399,11 +399,17 @@ class Search:
 
     def solutions(self, puzzle: np.ndarray) -> Iterator[np.ndarray]:
         """Every solution of `puzzle`, lazily."""
+        candidates = self.after_singles(puzzle)
+        if candidates:
+            yield from self._branch(candidates)
+
+    def after_singles(self, puzzle: np.ndarray) -> list[int] | None:
+        """What the givens and the singles that they imply leave of each cell, a bit a digit; None on a contradiction."""
         candidates = [(1 << self.task.size) - 1] * self.task.seq_len
         for k, digit in enumerate(puzzle.tolist()):
-            if digit and not self._restrict(candidates, k, 1 << (digit - 1)):
-                return
-        yield from self._branch(candidates)
+            if digit and not self.restrict(candidates, k, 1 << (digit - 1)):
+                return None
+        return candidates
 
     def _branch(self, candidates: list[int]) -> Iterator[np.ndarray]:
         best, fewest = -1, 99
@@ -424,10 +430,10 @@ class Search:
             if self.max_guesses is not None and self.guesses > self.max_guesses:
                 raise TooHard(f"more than {self.max_guesses} guesses")
             trial = candidates.copy()
-            if self._restrict(trial, best, bit):
+            if self.restrict(trial, best, bit):
                 yield from self._branch(trial)
 
-    def _restrict(self, candidates: list[int], cell: int, keep: int) -> bool:
+    def restrict(self, candidates: list[int], cell: int, keep: int) -> bool:
         """Leave cell only `keep`, with all that singles imply; False on a contradiction."""
         peers, units_of = self.geometry.peers, self.geometry.units_of
         pending = [(cell, keep)]

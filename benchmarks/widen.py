@@ -1,0 +1,81 @@
+"""Widen a trained attention model without changing what it computes, to time a large network at real accuracy.
+
+    python benchmarks/widen.py RUN OUT [--times 4] [--set mlp_round_to=256 …]
+
+Every channel, head and hidden unit is copied, and what reads them is divided by the number of copies (Net2Net, Chen et al.
+2015), so the wide model is as accurate as the narrow one, apart from rounding, and costs what any model of its size costs. A
+model trained at that size would have other weights; that it would halt as early is not said.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hrm import checkpoint as ckpt
+from hrm.config import ModelConfig
+from hrm.data import load_split
+from hrm.model import HRM
+from hrm.reasoner import Reasoner
+
+
+def widened(narrow: HRM, times: int, changes: dict) -> HRM:
+    """A model with `times` the channels and heads. Raises ValueError where its MLP is no whole number of copies wide."""
+    config = narrow.config
+    if config.mixer != "attention" or config.pos_encodings == "learned":
+        raise ValueError(
+            f"mixer={config.mixer}, pos_encodings={config.pos_encodings}: only attention with RoPE is widened"
+        )
+    wide = HRM(
+        ModelConfig(
+            **config.model_dump()
+            | {key: getattr(config, key) * times for key in ("hidden_size", "num_heads", "puzzle_emb_ndim")}
+            | changes
+        )
+    )
+    tensors = narrow.state_dict()
+    wide.load_state_dict({name: copied(name, tensors[name], like, times) for name, like in wide.state_dict().items()})
+    return wide.eval()
+
+
+def copied(name: str, tensor: Tensor, like: Tensor, times: int) -> Tensor:
+    if name.endswith(("embed_tokens.embedding_weight", "puzzle_emb.weights")):
+        return tensor.repeat(1, times) / math.sqrt(times)  # the model multiplies by the root of its width
+    if name.endswith("_init"):
+        return tensor.repeat(times)
+    if name.endswith("bias"):
+        return tensor
+    groups = 3 if "qkv" in name else 2 if "gate_up" in name else 1  # parts of the output that are copied each by itself
+    grouped = tensor.unflatten(0, (groups, -1))
+    out, into = like.shape[0] / tensor.shape[0], like.shape[1] / tensor.shape[1]
+    if out != int(out) or into != int(into):
+        raise ValueError(f"{name}: {tuple(like.shape)} is no whole number of copies of {tuple(tensor.shape)}")
+    return (grouped.repeat(1, int(out), int(into)) / into).flatten(0, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--times", type=int, default=4)
+    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=NUMBER", help="fields of the wide model's arch")
+    parser.add_argument("--data", help="set whose first 64 test rows both are compared on")
+    asked = parser.parse_args()
+    found = ckpt.load_weights(asked.run, "cpu", forward_dtype="float32")
+    changes = {key: int(value) for key, _, value in (field.partition("=") for field in asked.set)}
+    wide = widened(found.model, asked.times, changes)
+    ckpt.save_weights(asked.out, wide, found.task, {"trained_on": f"{asked.run}, widened {asked.times} times"})
+    count = sum(p.numel() for p in wide.parameters())
+    print(f"{asked.out}: {count:,} parameters, from {sum(p.numel() for p in found.model.parameters()):,}")
+    if asked.data:
+        tokens = load_split(asked.data, "test").inputs[:64]
+        before, after = (Reasoner(model, halt="never").run(tokens).tokens for model in (found.model, wide))
+        print(f"same answer in {np.mean(before == after):.2%} of cells of {len(tokens)} puzzles, float32")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()
