@@ -11,9 +11,8 @@ import argparse
 import time
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from hrm.bench import processor
+from hrm.bench import flop_counter, processor
 from hrm.config import ModelConfig, load_recipe
 from hrm.data import DeviceSampler, load_split
 from hrm.halting import empty_carry
@@ -54,7 +53,7 @@ def main() -> None:
                 optimizer.zero_grad()
 
         step()
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             step()
         started = time.perf_counter()
         for _ in range(3):

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from hrm.bench import processor
+from hrm.bench import flop_counter, processor
 from hrm.config import ModelConfig
 from hrm.model import HRM, machine_dtype
 from hrm.reasoner import Reasoner
 
 PAPER = dict(hidden_size=512, num_heads=8, vocab_size=12, num_puzzle_identifiers=1, puzzle_emb_ndim=0)
-LOCAL = dict(mixer="conv", pos_encodings="none", hidden_size=48, expansion=2, mlp_round_to=32, H_layers=1, L_layers=1)
+LOCAL = dict(mixer="conv", halting="halt_only", pos_encodings="none", hidden_size=48, H_layers=1, L_layers=1)
+LOCAL |= dict(expansion=2, mlp_round_to=32)
 
 
 def segment(batch: int = 1, cells: int = 81, segments: int = 1, **changes) -> Callable[[], object]:
@@ -106,7 +106,7 @@ def slope(points: list[tuple[int, float]]) -> float:
 
 def attention_share(cells: int) -> float:
     run = segment(cells=cells)
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         run()
     counts = counter.get_flop_counts()["Global"]
     attention = sum(n for op, n in counts.items() if "attention" in str(op) or "bmm" in str(op))

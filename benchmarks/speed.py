@@ -1,14 +1,14 @@
 """Speed of a training step and of solving, and the same of a checkout of sapientinc/HRM, turn by turn in one run.
 
     python benchmarks/speed.py train [RECIPE] [--batch 16] [--rounds 3] [--reference PATH]
-    python benchmarks/speed.py solve [WEIGHTS] [--puzzles 64] [--rounds 5] [--reference PATH]
+    python benchmarks/speed.py solve [WEIGHTS] [--puzzles 64] [--alone 16] [--rounds 5] [--reference PATH]
 
 With `--reference` both run one HRM on the same weights and rows: the paper's network of 27 million parameters at random, or
 for `solve` WEIGHTS trained in our code, whose exact@1 is then printed for each. Both compute in the machine's dtype, the
 faster one here; the reference's own is bfloat16, which a CPU without bf16 products emulates (`--reference-dtype`).
 The reference's missing CUDA parts are stood in for, outside its checkout: flash_attn by scaled_dot_product_attention, the
-AdamATan2 extension by ours. Prints a Markdown table: medians over the rounds, FLOPs by torch's counter, and the share of
-the matrix-product rate measured on this machine.
+AdamATan2 extension by ours. Prints a Markdown table: medians over the rounds, FLOPs of the uncompiled work by torch's
+counter, and the share of the matrix-product rate measured on this machine.
 """
 
 import argparse
@@ -35,7 +35,8 @@ def main() -> None:
     parser.add_argument("what", choices=("train", "solve"))
     parser.add_argument("name", nargs="?", help="recipe or weights")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--puzzles", type=int, default=64)
+    parser.add_argument("--puzzles", type=int, default=64, help="solve: so many together")
+    parser.add_argument("--alone", type=int, default=16, help="solve: and the first so many one after the other")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", default="sudoku-hard-1k", help="solve: built-in set or folder to take test rows from")
     parser.add_argument(
@@ -52,20 +53,20 @@ def main() -> None:
     report(contenders, asked.rounds)
 
 
-Contender = tuple[str, Callable[[], object], str]
-"""Name, one unit of work, what the unit is."""
+Contender = tuple[str, Callable[[], object], int, str]
+"""Name, one unit of work, its rows, how it takes them."""
 
 
 def report(contenders: list[Contender], rounds: int) -> None:
-    found, top = timed([(name, work) for name, work, _ in contenders], rounds), ceiling()
-    base = found[0].median
-    print(f"| | unit | median s | range | GFLOP | GFLOP/s | share of ceiling | {contenders[0][0]} ÷ this |")
+    found, top = timed([(name, work) for name, work, _, _ in contenders], rounds), ceiling()
+    base = found[0].median / contenders[0][2]
+    print(f"| | rows | median ms a row | range | GFLOP a row | GFLOP/s | share of ceiling | {found[0].name} ÷ this |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for one, (_, _, unit) in zip(found, contenders, strict=True):
-        row = one.row(top)
-        spread = f"{row['fastest_s']:.3f}–{row['slowest_s']:.3f}"
-        work_done = f"{row['gflop']:.2f} | {row['gflop_per_s']:.0f} | {row['share_of_ceiling']:.0%}"
-        print(f"| {one.name} | {unit} | {one.median:.3f} | {spread} | {work_done} | {base / one.median:.2f} |")
+    for one, (_, _, rows, way) in zip(found, contenders, strict=True):
+        row, each = one.row(top), 1000 / rows
+        spread = f"{row['fastest_s'] * each:.1f}–{row['slowest_s'] * each:.1f}"
+        done = f"{row['gflop'] / rows:.2f} | {row['gflop_per_s']:.0f} | {row['share_of_ceiling']:.0%}"
+        print(f"| {one.name} | {way} | {one.median * each:.1f} | {spread} | {done} | {base * rows / one.median:.2f} |")
 
 
 def paper_model() -> HRM:
@@ -84,7 +85,7 @@ def training(asked: argparse.Namespace) -> list[Contender]:
     split = load_split(recipe.data_path, "train")
     shape = {"vocab_size": split.metadata.vocab_size, "seq_len": split.metadata.seq_len}
     batch = DeviceSampler(split, batch_size=asked.batch, seed=0).batch(0)
-    unit, contenders = f"step of {asked.batch}", []
+    unit, contenders = (asked.batch, f"step of {asked.batch}"), []
 
     def model(**changes) -> HRM:
         torch.manual_seed(0)
@@ -92,11 +93,11 @@ def training(asked: argparse.Namespace) -> list[Contender]:
 
     if asked.reference:
         for label, compiled in (("reference", False), ("reference, compiled", True)):
-            contenders.append((label, reference_step(asked, model(), batch, compiled), unit))
-    contenders.append(("ours", our_step(model(), recipe, batch), unit))
+            contenders.append((label, reference_step(asked, model(), batch, compiled), *unit))
+    contenders.append(("ours", our_step(model(), recipe, batch), *unit))
     for label, net in (("ours, compiled", model()), ("ours, compiled, halt_only", model(halting="halt_only"))):
         net.compile_levels()
-        contenders.append((label, our_step(net, recipe, batch), unit))
+        contenders.append((label, our_step(net, recipe, batch), *unit))
     return contenders
 
 
@@ -122,18 +123,20 @@ def our_step(model: HRM, recipe: Recipe, batch: dict[str, torch.Tensor]) -> Call
 
 
 def solving(asked: argparse.Namespace) -> list[Contender]:
-    """One puzzle, and `--puzzles` of them at once: the reference's fixed 16 segments, ours the same and with halting.
+    """Puzzles one by one and together: the reference's fixed number of segments, ours the same and with halting.
 
     Without weights the paper's network is drawn at random, and only full depth means anything.
     """
     contenders: list[Contender] = []
     split = load_split(asked.data, "test")
     tokens, labels = split.inputs[: asked.puzzles], split.labels[: asked.puzzles]
-    counts = (tokens[:1], tokens) if asked.puzzles > 1 else (tokens,)
+    alone = range(min(asked.alone, len(tokens)))
 
-    def add(name: str, solve: Callable[[np.ndarray], object], unit: str) -> None:
-        for some in counts:
-            contenders.append((f"{name}, {len(some)}", lambda: solve(some), unit))
+    def add(name: str, solve: Callable[[np.ndarray], object]) -> None:
+        contenders.append(
+            (name, lambda: [solve(tokens[[row]]) for row in alone], len(alone), f"{len(alone)}, one by one")
+        )
+        contenders.append((name, lambda: solve(tokens), len(tokens), f"{len(tokens)} together"))
 
     if asked.name:
         model = Reasoner.load(asked.name).model
@@ -141,16 +144,18 @@ def solving(asked: argparse.Namespace) -> list[Contender]:
         model = paper_model().eval()
     if asked.reference:
         theirs = reference_solve(asked, model)
-        add(f"reference, {asked.reference_dtype}", theirs, f"{model.config.max_segments} segments")
+        add(f"reference, {asked.reference_dtype}", theirs)
         print(f"reference: exact@1 {(theirs(tokens) == labels).all(1).mean():.2%} of {len(tokens)}")
-    ways = [(backend, halt) for halt in ("never", "auto")[: 1 + bool(asked.name)] for backend in asked.backends]
+    # a carry of candidates is at its end when its grid is full, and has no other depth
+    halts = ("auto",) if model.config.deduces else ("never", "auto")[: 1 + bool(asked.name)]
+    ways = [(backend, halt) for halt in halts for backend in asked.backends]
     for backend, halt in ways:
         ours = Reasoner(model, halt=halt, passes=1, batch_size=asked.puzzles, backend=backend)
         found = ours.run(tokens)
         exact, segments = (found.tokens == labels).all(1).mean(), found.segments.mean()
         label = f"{backend}, halt={ours.halt}"
         print(f"{label}: exact@1 {exact:.2%} of {len(tokens)}, {segments:.2f} segments a puzzle")
-        add(label, ours.run, "to the answer")
+        add(label, ours.run)
     print()
     return contenders
 

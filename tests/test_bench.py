@@ -21,6 +21,19 @@ def test_flops_are_counted_and_every_round_is_timed():
     assert ceiling(size=64) > 0
 
 
+def test_counting_leaves_compiled_work_compiled_and_sees_the_attention_of_a_cpu():
+    ran = []
+
+    def backend(graph, _):
+        return lambda *arguments: ran.append(graph) or graph.forward(*arguments)
+
+    attend = torch.compile(lambda x: torch.nn.functional.scaled_dot_product_attention(x, x, x), backend=backend)
+    x = torch.randn(1, 2, 8, 4)
+    (found,) = timed([("attention", lambda: attend(x))], 3)
+    assert len(ran) == 1 + 3  # to warm up, and timed
+    assert found.flops == 2 * (2 * 2 * 8 * 8 * 4)  # two products over two heads
+
+
 REPORT = {
     "weights": "w",
     "puzzles": 2,

@@ -57,8 +57,10 @@ def test_every_engine_gives_torchs_answers(kind):
 
 @pytest.mark.parametrize("kind", ["hrm", "standing"])
 def test_compiled_levels_give_torchs_answers(kind):
-    plain = Reasoner(model(kind), halt="never").run(SPLIT.inputs[:5])
-    answers = Reasoner(model(kind), halt="never", backend="compiled").run(SPLIT.inputs[:5])
+    net = model(kind)
+    compiled = Reasoner(net, halt="never", backend="compiled")
+    plain, answers = (reasoner.run(SPLIT.inputs[:5]) for reasoner in (Reasoner(net, halt="never"), compiled))
+    assert not net.compiled and net.L_level._compiled_call_impl is None  # a Reasoner leaves its model as it was
     assert (answers.tokens == plain.tokens).all()
     np.testing.assert_allclose(answers.confidence, plain.confidence, atol=1e-4)
 

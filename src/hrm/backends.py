@@ -4,6 +4,7 @@ An engine maps (state, grid, puzzle identifiers) to (state, Output), as `HRM.for
 included, is the same for all. The last two run the program that export.py writes, kept in a cache by the weights' hash.
 """
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ def engine_for(backend: str, model: HRM, task: str) -> Engine:
             raise ValueError(f"backend='{backend}' runs on the CPU; the model is on {model.H_init.device}")
         return (_OnnxEngine if backend == "onnx" else _OpenVinoEngine)(model, task)
     if backend == "compiled":
+        weights = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+        model = copy.deepcopy(model, weights)  # the caller's stays as it is; both hold the same tensors
         model.compile_levels(dynamic=None)
 
     def segment(state: State, grid: Tensor, names: Tensor) -> tuple[State, Output]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .model import machine_dtype
 from .reasoner import Reasoner
@@ -73,12 +73,21 @@ def settle(device: str) -> None:
         torch.mps.synchronize()
 
 
+def flop_counter() -> FlopCounterMode:
+    """Torch's counter, which alone does not know the CPU's attention. A compiled function called under it would never be
+    used again: `torch.compiler.set_stance("force_eager")` around it."""
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(
+        display=False, custom_mapping={attention: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
+    )
+
+
 def timed(work: list[tuple[str, Callable[[], object]]], rounds: int, device: str = "cpu") -> list[Timed]:
-    """Each unit of work once to warm up and once to count FLOPs, then `rounds` times, turn by turn."""
+    """Each unit of work once to warm up and once, uncompiled, to count FLOPs, then `rounds` times, turn by turn."""
     found = []
     for name, unit in work:
         unit()
-        with FlopCounterMode(display=False) as counter:
+        with torch.compiler.set_stance("force_eager"), flop_counter() as counter:
             unit()
         found.append(Timed(name, [], counter.get_total_flops()))
     for _ in range(rounds):

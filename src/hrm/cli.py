@@ -269,7 +269,7 @@ class Answering:
         self.line, self.bad, self.unsolved = 0, 0, 0
         self.table = csv.writer(sys.stdout, lineterminator="\n")
         if output == "csv":
-            self.table.writerow(("puzzle", "answer", "verified", "segments", "confidence"))
+            self.table.writerow(("puzzle", "answer", "verified", "segments", "passes", "confidence"))
 
     def file(self, text: str) -> int:
         """A whole file; returns the exit code."""
@@ -312,7 +312,7 @@ class Answering:
         if self.output == "json":
             print(json.dumps({"puzzle": puzzle, "error": fault}))
         elif self.output == "csv":
-            self.table.writerow((puzzle, "", "", "", ""))
+            self.table.writerow((puzzle, "", "", "", "", ""))
         else:
             print("-")
 
@@ -323,6 +323,7 @@ class Answering:
             "answer": solution.answer,
             "verified": solution.verified,
             "segments": solution.segments,
+            "passes": solution.passes,
             "confidence": round(solution.confidence, 4),
         }
         if self.output == "json":

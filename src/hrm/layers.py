@@ -255,10 +255,14 @@ class _Hear(torch.autograd.Function):
     """What each standing position hears: the sum of its row's, column's, cell's and box's, each (…, 2M)."""
 
     @staticmethod
-    def forward(ctx: Any, row: Tensor, column: Tensor, cell: Tensor, box: Tensor, at: Tensor, *groups: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, row: Tensor, column: Tensor, cell: Tensor, box: Tensor, at: Tensor, *groups: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(at)
         ctx.shapes = row.shape, box.shape
-        row, column, cell, box = (told.flatten(0, -2)[k] for told, k in zip((row, column, cell, box), groups, strict=True))
+        row, column, cell, box = (
+            told.flatten(0, -2)[k] for told, k in zip((row, column, cell, box), groups, strict=True)
+        )
         return row + column + cell + box
 
     @staticmethod
