@@ -60,7 +60,7 @@ def main() -> None:
         "trained_on": asked.trained_on,
         "data": recipe.data_path,
         "data_hash": load_split(recipe.data_path, "train").hash,
-        "command": command_of(recipe),
+        "command": command_of(recipe) + (f" --init-from {came}" if (came := environment.get("init_from")) else ""),
         "commit": subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip(),
@@ -161,14 +161,11 @@ def measure(weights: Path, data: str, also: list[Path], rows: int, checked: bool
 
 def ways(reasoner: Reasoner) -> dict[str, dict]:
     """How a model is measured: its options by name."""
+    many = {"passes": 32}
+    checked = {"up to 32 passes, checked by the rules": many | {"check": True}}
     if reasoner.model.config.deduces:
-        most = reasoner.passes
-        return {
-            "one pass": {"passes": 1},
-            f"up to {most} passes": {"passes": most},
-            f"up to {most} passes, checked by the rules": {"passes": most, "check": True},
-        }
-    return {"one pass": {}, "one pass, full depth": {"halt": "never"}}
+        return {"one pass": {"passes": 1}, "up to 32 passes": many} | checked
+    return {"one pass": {}} | checked
 
 
 def training_seconds(metrics: Path) -> float:

@@ -224,12 +224,11 @@ def test_resume_refuses_another_recipe_and_init_from_takes_weights_only(tmp_path
         train(recipe(), runs=tmp_path, resume=str(tmp_path / "nowhere"))
     longer = train(recipe(steps=8), runs=tmp_path, resume="auto")
     assert longer.step == 8
-    fresh = train(
-        recipe(steps=2, lr=1e-9, weight_decay=0, puzzle_emb_lr=0, run_name="y"),
-        runs=tmp_path,
-        init_from=str(first.folder / "step_8"),
-    )
-    a, b = ckpt.read_group(first.folder / "step_8", "weights"), ckpt.read_group(fresh.folder / "step_2", "weights")
+    still, origin = {"lr": 1e-9, "weight_decay": 0, "puzzle_emb_lr": 0, "run_name": "y"}, str(first.folder / "step_8")
+    train(recipe(steps=2, **still), runs=tmp_path, init_from=origin)
+    fresh = train(recipe(steps=3, **still), runs=tmp_path, resume="auto")
+    assert ckpt.read_json(fresh.folder / "environment.json")["init_from"] == origin  # the run goes on, its origin stays
+    a, b = ckpt.read_group(first.folder / "step_8", "weights"), ckpt.read_group(fresh.folder / "step_3", "weights")
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
 

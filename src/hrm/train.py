@@ -375,7 +375,7 @@ def train(
         elif init_from:
             load_initial(trainer, init_from)
         if ranks.main:
-            describe_run(trainer)
+            describe_run(trainer, None if source else init_from)
             forget_after(folder, trainer.step)
         sinks = open_sinks(recipe, folder) if ranks.main else []
 
@@ -506,15 +506,19 @@ def _short(value: Any, other: Any) -> str:
     return str(value)
 
 
-def describe_run(trainer: Trainer) -> None:
-    """Write configuration and environment beside the checkpoints."""
+def describe_run(trainer: Trainer, init_from: str | None) -> None:
+    """Write configuration and environment beside the checkpoints; a run that goes on keeps the weights it set out from."""
     import yaml
 
     folder = trainer.folder
+    before = folder / "environment.json"
+    if trainer.step and before.is_file():
+        init_from = ckpt.read_json(before).get("init_from")
     folder.mkdir(parents=True, exist_ok=True)
     recipe = trainer.recipe.model_dump(mode="json")
     ckpt.write_synced(folder / "config.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())
-    ckpt.write_synced(folder / "environment.json", json.dumps(environment(trainer), indent=1).encode())
+    known = environment(trainer) | {"init_from": init_from}
+    ckpt.write_synced(folder / "environment.json", json.dumps(known, indent=1).encode())
 
 
 def environment(trainer: Trainer) -> dict[str, Any]:
