@@ -197,6 +197,7 @@ class Reasoner:
         The cells between whose two best values the first pass wavered most come first, each with either value; at most
         `pins` passes a row. An accepted answer ends it; else the most confident answer stands.
         """
+        first = first.take(np.arange(len(tokens)))  # a copy: `found` may be the same answers, and changes
         blank = tokens == self.task.blank
         wavering, blanks = np.where(blank, first.margin, np.inf).argsort(1, kind="stable"), blank.sum(1)  # (N, S), (N,)
         open_ = np.flatnonzero(~self._accepted(tokens, found) & (blanks > 0))

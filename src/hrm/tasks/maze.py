@@ -77,7 +77,8 @@ class Maze:
             return None
         one = next((k for k, line in enumerate(lines) if not line), len(lines))  # drawn mazes are parted by blank lines
         wide = len(lines[0])
-        return wide if one == 1 or wide > 2 * one else one * one
+        a_line_each = sum("S" in line for line in lines[:one]) > 1  # a drawn maze has one start
+        return wide if one == 1 or a_line_each or wide > 2 * one else one * one
 
     @staticmethod
     def tidy(line: str) -> str:
