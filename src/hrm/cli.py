@@ -117,7 +117,9 @@ def solve(
         how = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size, "backend": backend}
         found = load_task_weights(weights, device, dtype)
         raise typer.Exit(solve_arc(found, puzzle, data, fitting, votes, output, png, how))
-    cells = None if puzzle == "-" else known_task(task).cells_of(read_text(puzzle) if os.path.isfile(puzzle) else puzzle)
+    cells = (
+        None if puzzle == "-" else known_task(task).cells_of(read_text(puzzle) if os.path.isfile(puzzle) else puzzle)
+    )
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, seq_len=cells, **options)

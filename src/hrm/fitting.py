@@ -7,7 +7,7 @@ other weights stay, or with `everything` move too. The tests' answers never ente
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from .halting import empty_carry
 from .model import HRM
 from .optim import SparseSignSGD, adamw
 from .supervision import supervised_segment
-from .tasks.arc import Arc, ArcTask, draw_table, largest_side
+from .tasks.arc import Arc, ArcTask, Pair, draw_table, largest_side
 
 AUGMENTATIONS = 31
 """Identifiers of a fitted task, besides its own."""
@@ -61,6 +61,7 @@ def fit(
     config, side = model.config, Arc.for_cells(model.config.seq_len).side
     if not config.puzzle_emb_ndim:
         raise ValueError("these weights have no puzzle embedding to fit to a task")
+    task = replace(task, tests=tuple(Pair(pair.input, None) for pair in task.tests))  # no answer may enter
     if (large := largest_side(task)) > side:
         raise ValueError(f"{task.name}: grids of up to {large} cells a side, these weights see {side}x{side}")
     table = draw_table(task, augmentations, np.random.default_rng([stream_seed(seed, TABLE), *task.name.encode()]))
