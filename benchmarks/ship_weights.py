@@ -19,7 +19,7 @@ from hrm import checkpoint as ckpt
 from hrm.config import Recipe, load_recipe, recipe_names
 from hrm.data import load_split, read_csv, split_from_rows
 from hrm.evaluate import evaluate
-from hrm.reasoner import Reasoner
+from hrm.reasoner import DEDUCTION_PASSES, Reasoner
 from hrm.tasks import known_task
 
 NAMES = {
@@ -161,10 +161,11 @@ def measure(weights: Path, data: str, also: list[Path], rows: int, checked: bool
 
 def ways(reasoner: Reasoner) -> dict[str, dict]:
     """How a model is measured: its options by name."""
-    many = {"passes": 32}
-    checked = {"up to 32 passes, checked by the rules": many | {"check": True}}
+    many = {"passes": DEDUCTION_PASSES}
+    told = f"up to {DEDUCTION_PASSES} passes"
+    checked = {f"{told}, checked by the rules": many | {"check": True}}
     if reasoner.model.config.deduces:
-        return {"one pass": {"passes": 1}, "up to 32 passes": many} | checked
+        return {"one pass": {"passes": 1}, told: many} | checked
     return {"one pass": {}} | checked
 
 

@@ -1,7 +1,6 @@
-"""Speed and memory of a training step, speed of solving, and the same of a checkout of sapientinc/HRM, turn by turn in one run.
+"""Speed of a training step and of solving, and the same of a checkout of sapientinc/HRM, turn by turn in one run.
 
     python benchmarks/speed.py train [RECIPE] [--batch 16] [--rounds 3] [--reference PATH]
-    python benchmarks/speed.py memory [RECIPE] [--batch 16] [--reference PATH]
     python benchmarks/speed.py solve [WEIGHTS] [--puzzles 64] [--alone 16] [--rounds 5] [--reference PATH]
 
 With `--reference` both run one HRM on the same weights and rows: the paper's network of 27 million parameters at random, or
@@ -13,12 +12,9 @@ counter, and the share of the matrix-product rate measured on this machine.
 """
 
 import argparse
-import resource
-import subprocess
 import sys
 import types
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,7 +32,7 @@ from hrm.supervision import supervised_segment
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "memory", "solve"))
+    parser.add_argument("what", choices=("train", "solve"))
     parser.add_argument("name", nargs="?", help="recipe or weights")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--puzzles", type=int, default=64, help="solve: so many together")
@@ -48,12 +44,7 @@ def main() -> None:
     )
     parser.add_argument("--reference", help="checkout of sapientinc/HRM")
     parser.add_argument("--reference-dtype", default=machine_dtype("cpu"), choices=("bfloat16", "float32"))
-    parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.peak_of is not None:
-        return print(peak(training(asked)[asked.peak_of][1]))
-    if asked.what == "memory":
-        return report_memory(asked)
     print(
         f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"{machine_dtype('cpu')} matrix products {ceiling() / 1e9:.0f} GFLOP/s, `{' '.join(sys.argv)}`\n"
@@ -76,26 +67,6 @@ def report(contenders: list[Contender], rounds: int) -> None:
         spread = f"{row['fastest_s'] * each:.1f}–{row['slowest_s'] * each:.1f}"
         done = f"{row['gflop'] / rows:.2f} | {row['gflop_per_s']:.0f} | {row['share_of_ceiling']:.0%}"
         print(f"| {one.name} | {way} | {one.median * each:.1f} | {spread} | {done} | {base * rows / one.median:.2f} |")
-
-
-def report_memory(asked: argparse.Namespace) -> None:
-    """Each contender of `train` in a process of its own: what two steps need beyond the weights."""
-    print(f"{processor()}, torch {torch.__version__}, `{' '.join(sys.argv)}`\n")
-    contenders, first = training(asked), None
-    print(f"| | MB beyond the weights | {contenders[0][0]} ÷ this |\n| --- | --- | --- |")
-    for k, (name, *_) in enumerate(contenders):
-        ran = subprocess.run([sys.executable, *sys.argv, f"--peak-of={k}"], capture_output=True, text=True, check=True)
-        needed = int(ran.stdout.split()[-1])
-        first = first or needed
-        print(f"| {name} | {needed / 1e6:,.0f} | {first / needed:.2f} |", flush=True)
-
-
-def peak(step: Callable[[], object]) -> int:
-    """Bytes by which two steps raise this process's largest resident size."""
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    step()
-    step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
 
 
 def paper_model() -> HRM:

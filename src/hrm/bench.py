@@ -11,7 +11,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,13 +74,14 @@ def settle(device: str) -> None:
         torch.mps.synchronize()
 
 
-def flop_counter() -> FlopCounterMode:
-    """Torch's counter, which alone does not know the CPU's attention. A compiled function called under it would never be
-    used again: `torch.compiler.set_stance("force_eager")` around it."""
+@contextmanager
+def flop_counter() -> Iterator[FlopCounterMode]:
+    """Torch's counter, which alone does not know the CPU's attention, over uncompiled work: a compiled function called
+    under it would never be used again."""
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(
-        display=False, custom_mapping={attention: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
-    )
+    known = {attention: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
+    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False, custom_mapping=known) as counter:
+        yield counter
 
 
 def timed(work: list[tuple[str, Callable[[], object]]], rounds: int, device: str = "cpu") -> list[Timed]:
@@ -87,7 +89,7 @@ def timed(work: list[tuple[str, Callable[[], object]]], rounds: int, device: str
     found = []
     for name, unit in work:
         unit()
-        with torch.compiler.set_stance("force_eager"), flop_counter() as counter:
+        with flop_counter() as counter:
             unit()
         found.append(Timed(name, [], counter.get_total_flops()))
     for _ in range(rounds):

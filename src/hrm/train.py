@@ -372,10 +372,11 @@ def train(
         trainer = Trainer(recipe, folder, ranks, report)
         if source:
             trainer.restore(source)
+            init_from = recorded_origin(folder)
         elif init_from:
             load_initial(trainer, init_from)
         if ranks.main:
-            describe_run(trainer, None if source else init_from)
+            describe_run(trainer, init_from)
             forget_after(folder, trainer.step)
         sinks = open_sinks(recipe, folder) if ranks.main else []
 
@@ -507,18 +508,21 @@ def _short(value: Any, other: Any) -> str:
 
 
 def describe_run(trainer: Trainer, init_from: str | None) -> None:
-    """Write configuration and environment beside the checkpoints; a run that goes on keeps the weights it set out from."""
+    """Write configuration and environment beside the checkpoints, and the weights that the run set out from."""
     import yaml
 
     folder = trainer.folder
-    before = folder / "environment.json"
-    if trainer.step and before.is_file():
-        init_from = ckpt.read_json(before).get("init_from")
     folder.mkdir(parents=True, exist_ok=True)
     recipe = trainer.recipe.model_dump(mode="json")
     ckpt.write_synced(folder / "config.yaml", yaml.safe_dump(recipe, sort_keys=False).encode())
     known = environment(trainer) | {"init_from": init_from}
     ckpt.write_synced(folder / "environment.json", json.dumps(known, indent=1).encode())
+
+
+def recorded_origin(folder: Path) -> str | None:
+    """The weights that a run set out from, as `describe_run` wrote them when it began."""
+    before = folder / "environment.json"
+    return ckpt.read_json(before).get("init_from") if before.is_file() else None
 
 
 def environment(trainer: Trainer) -> dict[str, Any]:
