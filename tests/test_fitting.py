@@ -48,6 +48,15 @@ def test_the_embedding_alone_is_fitted_and_the_model_given_stays_as_it_was():
     assert all(torch.equal(tensor, before[name]) for name, tensor in given.state_dict().items())
 
 
+def test_the_answer_of_a_test_changes_nothing():
+    one, other = np.array([[1]], np.uint8), np.array([[1, 2], [3, 4]], np.uint8)
+    tables = [
+        fit(model(), ArcTask("a", (Pair(one, one),), (Pair(one, answer),)), seconds=60, most_steps=1).table
+        for answer in (None, other, np.zeros((9, 9), np.uint8))
+    ]
+    assert all(np.array_equal(tables[0], table) for table in tables[1:])
+
+
 def test_a_small_task_is_learned_from_its_demonstrations_alone():
     fitted = fit(model(), TASK, seconds=60, most_steps=400, augmentations=3, everything=True)
     assert fitted.loss < 0.1

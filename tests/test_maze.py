@@ -1,5 +1,7 @@
 """The maze task against a search written differently: a plain queue, as the label's rule is stated."""
 
+import subprocess
+import sys
 from collections import deque
 
 import numpy as np
@@ -173,6 +175,16 @@ def test_mazes_labelled_anew_have_right_labels():
     assert 40 < (asked != puzzles).any(1).sum() < 95
     cut = maze.parse("S#G".ljust(12) + "###".ljust(132, "#"))
     assert not maze.first_paths(torch.from_numpy(maze.encode(cut[None])).int())[1].any()
+
+
+def test_a_file_of_many_mazes_and_a_stream_are_read_a_line_each():
+    maze, puzzles, _ = drawn(8)
+    lines = ["".join(maze.format(puzzle).splitlines()) for puzzle in puzzles[:2]]
+    assert Maze.cells_of("\n".join(lines * 50)) == 144 == Maze.cells_of(maze.format(puzzles[0]))
+    wide = "".join(Maze(15, 15).format(next(iter(drawn(1, side=15)[1]))).splitlines())
+    command = [sys.executable, "-m", "hrm", "solve", "maze", "-", "--format", "json", "--weights", "maze"]
+    ran = subprocess.run(command, input=f"{wide}\n{wide}\n", capture_output=True, text=True)
+    assert ran.returncode in (0, 1) and ran.stdout.count('"answer"') == 2, ran.stderr
 
 
 def test_the_shipped_weights_solve_a_maze_from_the_shell(tmp_path):

@@ -348,6 +348,23 @@ def test_pins_never_touch_a_given():
     assert found.passes.tolist() == [7, 1]
 
 
+def test_pins_go_by_the_first_look_whatever_later_ones_say():
+    given = load_split("sudoku-6x6-1k", "test").labels[:1].copy()
+    given[0, 5] = 1
+    reasoner, pinned = Reasoner(six_by_six(**LATTICE), pins=2), []
+
+    def one_pass(tokens, names, look, watch, asked=None):
+        pinned.append(int(tokens[0, 5]))
+        first = len(pinned) == 1
+        found = answers(np.full_like(tokens, 2 if first else 5), 0.1 * len(pinned), 1, True)
+        found.runner_up[:] = 3 if first else 4
+        return found
+
+    reasoner.look = one_pass
+    reasoner.run(given)
+    assert pinned == [1, 2, 3]
+
+
 @pytest.mark.parametrize("option", ["passes", "max_segments", "batch_size"])
 def test_options_of_zero_are_refused(option):
     with pytest.raises(ValueError, match=f"{option}=0: at least 1"):
