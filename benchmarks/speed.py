@@ -15,12 +15,13 @@ import argparse
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from hrm.bench import ceiling, processor, timed
+from hrm.bench import ceiling, flops_of, processor, timed
 from hrm.config import ModelConfig, Recipe, load_recipe
 from hrm.data import DeviceSampler, load_split
 from hrm.halting import empty_carry
@@ -53,17 +54,18 @@ def main() -> None:
     report(contenders, asked.rounds)
 
 
-Contender = tuple[str, Callable[[], object], int, str]
-"""Name, one unit of work, its rows, how it takes them."""
+Contender = tuple[str, Callable[[], object], int, str, Callable[[], object]]
+"""Name, one unit of work, its rows, how it takes them, and the same work as torch's counter can see it."""
 
 
 def report(contenders: list[Contender], rounds: int) -> None:
-    found, top = timed([(name, work) for name, work, _, _ in contenders], rounds), ceiling()
+    flops = [flops_of(counted) for *_, counted in contenders]
+    found, top = timed([(name, work) for name, work, *_ in contenders], rounds), ceiling()
     base = found[0].median / contenders[0][2]
     print(f"| | rows | median ms a row | range | GFLOP a row | GFLOP/s | share of ceiling | {found[0].name} ÷ this |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for one, (_, _, rows, way) in zip(found, contenders, strict=True):
-        row, each = one.row(top), 1000 / rows
+    for one, count, (_, _, rows, way, _) in zip(found, flops, contenders, strict=True):
+        row, each = one.row(count, top), 1000 / rows
         spread = f"{row['fastest_s'] * each:.1f}–{row['slowest_s'] * each:.1f}"
         done = f"{row['gflop'] / rows:.2f} | {row['gflop_per_s']:.0f} | {row['share_of_ceiling']:.0%}"
         print(f"| {one.name} | {way} | {one.median * each:.1f} | {spread} | {done} | {base * rows / one.median:.2f} |")
@@ -85,19 +87,22 @@ def training(asked: argparse.Namespace) -> list[Contender]:
     split = load_split(recipe.data_path, "train")
     shape = {"vocab_size": split.metadata.vocab_size, "seq_len": split.metadata.seq_len}
     batch = DeviceSampler(split, batch_size=asked.batch, seed=0).batch(0)
-    unit, contenders = (asked.batch, f"step of {asked.batch}"), []
+    contenders: list[Contender] = []
 
     def model(**changes) -> HRM:
         torch.manual_seed(0)
         return HRM(ModelConfig(**recipe.arch.model_dump() | shape | changes))
 
+    def add(label: str, step: Callable[[], object]) -> None:
+        contenders.append((label, step, asked.batch, f"step of {asked.batch}", step))
+
     if asked.reference:
         for label, compiled in (("reference", False), ("reference, compiled", True)):
-            contenders.append((label, reference_step(asked, model(), batch, compiled), *unit))
-    contenders.append(("ours", our_step(model(), recipe, batch), *unit))
+            add(label, reference_step(asked, model(), batch, compiled))
+    add("ours", our_step(model(), recipe, batch))
     for label, net in (("ours, compiled", model()), ("ours, compiled, halt_only", model(halting="halt_only"))):
         net.compile_levels()
-        contenders.append((label, our_step(net, recipe, batch), *unit))
+        add(label, our_step(net, recipe, batch))
     return contenders
 
 
@@ -130,13 +135,16 @@ def solving(asked: argparse.Namespace) -> list[Contender]:
     contenders: list[Contender] = []
     split = load_split(asked.data, "test")
     tokens, labels = split.inputs[: asked.puzzles], split.labels[: asked.puzzles]
-    alone = range(min(asked.alone, len(tokens)))
+    alone = [tokens[[row]] for row in range(min(asked.alone, len(tokens)))]
+    takes = {f"{len(alone)}, one by one": alone, f"{len(tokens)} together": [tokens]}
 
-    def add(name: str, solve: Callable[[np.ndarray], object]) -> None:
-        contenders.append(
-            (name, lambda: [solve(tokens[[row]]) for row in alone], len(alone), f"{len(alone)}, one by one")
-        )
-        contenders.append((name, lambda: solve(tokens), len(tokens), f"{len(tokens)} together"))
+    def each(solve: Callable[[np.ndarray], object], batches: list[np.ndarray]) -> list[object]:
+        return [solve(batch) for batch in batches]
+
+    def add(name: str, solve: Callable[[np.ndarray], object], counted: Callable[[np.ndarray], object]) -> None:
+        for way, batches in takes.items():
+            work, seen = (partial(each, call, batches) for call in (solve, counted))
+            contenders.append((name, work, sum(map(len, batches)), way, seen))
 
     if asked.name:
         model = Reasoner.load(asked.name).model
@@ -144,18 +152,20 @@ def solving(asked: argparse.Namespace) -> list[Contender]:
         model = paper_model().eval()
     if asked.reference:
         theirs = reference_solve(asked, model)
-        add(f"reference, {asked.reference_dtype}", theirs)
+        add(f"reference, {asked.reference_dtype}", theirs, theirs)
         print(f"reference: exact@1 {(theirs(tokens) == labels).all(1).mean():.2%} of {len(tokens)}")
     # a carry of candidates is at its end when its grid is full, and has no other depth
     halts = ("auto",) if model.config.deduces else ("never", "auto")[: 1 + bool(asked.name)]
     ways = [(backend, halt) for halt in halts for backend in asked.backends]
     for backend, halt in ways:
-        ours = Reasoner(model, halt=halt, passes=1, batch_size=asked.puzzles, backend=backend)
+        ours, eager = (
+            Reasoner(model, halt=halt, passes=1, batch_size=asked.puzzles, backend=way) for way in (backend, "eager")
+        )
         found = ours.run(tokens)
         exact, segments = (found.tokens == labels).all(1).mean(), found.segments.mean()
         label = f"{backend}, halt={ours.halt}"
         print(f"{label}: exact@1 {exact:.2%} of {len(tokens)}, {segments:.2f} segments a puzzle")
-        add(label, ours.run)
+        add(label, ours.run, eager.run)
     print()
     return contenders
 

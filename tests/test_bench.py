@@ -7,17 +7,20 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hrm.bench import LOSS, ceiling, slower, timed
+from hrm.bench import LOSS, bench, ceiling, flops_of, slower, timed
 from hrm.cli import app
+from hrm.data import load_split
+from hrm.reasoner import Reasoner
 
 
 def test_flops_are_counted_and_every_round_is_timed():
     a = torch.randn(20, 30)
-    first, second = timed([("one", lambda: a @ a.T), ("two", lambda: (a @ a.T) @ a)], 3)
-    assert first.flops == 2 * 20 * 30 * 20 and second.flops == first.flops * 2
-    assert len(first.seconds) == 3 and 0 < min(first.seconds) <= first.median
-    row = first.row(1e9)
-    assert row["share_of_ceiling"] == pytest.approx(first.flops / first.median / 1e9)
+    flops = flops_of(lambda: a @ a.T)
+    assert flops == 2 * 20 * 30 * 20 and flops_of(lambda: (a @ a.T) @ a) == flops * 2
+    first, second = timed([("one", lambda: a @ a.T), ("two", lambda: 2)], 3)
+    assert len(first.seconds) == 3 and 0 < min(first.seconds) <= first.median and second.result == 2
+    row = first.row(flops, 1e9)
+    assert row["share_of_ceiling"] == pytest.approx(flops / first.median / 1e9)
     assert ceiling(size=64) > 0
 
 
@@ -29,9 +32,26 @@ def test_counting_leaves_compiled_work_compiled_and_sees_the_attention_of_a_cpu(
 
     attend = torch.compile(lambda x: torch.nn.functional.scaled_dot_product_attention(x, x, x), backend=backend)
     x = torch.randn(1, 2, 8, 4)
-    (found,) = timed([("attention", lambda: attend(x))], 3)
-    assert len(ran) == 1 + 3  # to warm up, and timed
-    assert found.flops == 2 * (2 * 2 * 8 * 8 * 4)  # two products over two heads
+    attend(x)
+    assert flops_of(lambda: attend(x)) == 2 * (2 * 2 * 8 * 8 * 4)  # two products over two heads
+    timed([("attention", lambda: attend(x))], 3)
+    assert len(ran) == 1 + 1 + 3  # before, to warm up, and timed
+
+
+def test_flops_and_parts_are_of_an_eager_run_and_segments_of_each_backends_own(monkeypatch):
+    load = Reasoner.load
+
+    def other(*where, backend, **options):
+        return load(*where, **options | ({} if backend == "eager" else {"max_segments": 1}))
+
+    monkeypatch.setattr(Reasoner, "load", other)
+    asked = dict(rounds=1, device="cpu", cold=False, passes=1, max_segments=3)
+    report = bench("sudoku", load_split("sudoku-hard-1k", "test").inputs[:2], backends=["onnx", "eager"], **asked)
+    theirs, ours = report["work"][::2], report["work"][1::2]
+    assert [row["name"] for row in report["work"]][::2] == ["onnx, 1 puzzle", "eager, 1 puzzle"]
+    assert [row["segments"] for row in report["work"]] == [1, 1, 3, 3]
+    assert theirs[0]["gflop"] == theirs[1]["gflop"] > 0 and ours[0]["gflop"] == ours[1]["gflop"]
+    assert report["parts"]["fast level"] > report["parts"]["input"]
 
 
 REPORT = {
@@ -62,7 +82,7 @@ def test_the_shell_measures_the_shipped_weights_and_compares_with_a_report(tmp_p
     asked = ["bench", "sudoku", "--puzzles", "2", "--rounds", "1", "--passes", "1", "--max-segments", "3", "--no-cold"]
     ran = CliRunner().invoke(app, [*asked, "--json", str(tmp_path / "now.json")])
     assert ran.exit_code == 0, ran.output
-    assert "| eager, 1 puzzle |" in ran.output and "Where the time of 2 puzzles goes: " in ran.output
+    assert "| eager, 1 puzzle |" in ran.output and "Where the time of 2 puzzles goes, run eagerly: " in ran.output
     report = json.loads((tmp_path / "now.json").read_text())
     assert sum(report["parts"].values()) == pytest.approx(1)
     one, both = report["work"]

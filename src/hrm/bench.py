@@ -2,7 +2,8 @@
 
 Times are medians of rounds taken turn by turn. To compare machines and days, each is also given as the FLOP/s reached and
 as a share of what a large matrix product reaches here and now; a comparison with an earlier report goes by that share and
-by the FLOPs, not by seconds.
+by the FLOPs, not by seconds. FLOPs, and where the time goes, are always those of an eager run: torch's counter does not
+see what a compiled or exported program does, and rounding may send that another way, with other segments.
 """
 
 import os
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +35,22 @@ class Timed:
     """One unit of work, measured."""
 
     name: str
+    result: Any
+    """What it returned when it was warmed up."""
     seconds: list[float]
-    flops: int
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
 
-    def row(self, ceiling: float) -> dict[str, Any]:
-        rate = self.flops / self.median
+    def row(self, flops: int, ceiling: float) -> dict[str, Any]:
+        rate = flops / self.median
         return {
             "name": self.name,
             "median_s": self.median,
             "fastest_s": min(self.seconds),
             "slowest_s": max(self.seconds),
-            "gflop": self.flops / 1e9,
+            "gflop": flops / 1e9,
             "gflop_per_s": rate / 1e9,
             "share_of_ceiling": rate / ceiling,
         }
@@ -84,14 +87,16 @@ def flop_counter() -> Iterator[FlopCounterMode]:
         yield counter
 
 
-def timed(work: list[tuple[str, Callable[[], object]]], rounds: int, device: str = "cpu") -> list[Timed]:
-    """Each unit of work once to warm up and once, uncompiled, to count FLOPs, then `rounds` times, turn by turn."""
-    found = []
-    for name, unit in work:
+def flops_of(unit: Callable[[], object]) -> int:
+    """What one run of a unit of work takes, uncompiled."""
+    with flop_counter() as counter:
         unit()
-        with flop_counter() as counter:
-            unit()
-        found.append(Timed(name, [], counter.get_total_flops()))
+    return counter.get_total_flops()
+
+
+def timed(work: list[tuple[str, Callable[[], object]]], rounds: int, device: str = "cpu") -> list[Timed]:
+    """Each unit of work once to warm up, then `rounds` times, turn by turn."""
+    found = [Timed(name, unit(), []) for name, unit in work]
     for _ in range(rounds):
         for (_, unit), one in zip(work, found, strict=True):
             settle(device)
@@ -106,36 +111,36 @@ def bench(
     weights: str, tokens: np.ndarray, *, backends: list[str], rounds: int, device: str, cold: bool, **options: Any
 ) -> dict[str, Any]:
     """The report of weights over puzzles (N, S): one puzzle and all N by each backend, the time's parts, a cold start."""
-    work, parts = [], None
+    eager = Reasoner.load(weights, device, backend="eager", **options)
+    batches = {"1 puzzle": tokens[:1], f"{len(tokens)} puzzles": tokens}
+    flops = [flops_of(partial(eager.run, batch)) for batch in batches.values()]
+    work = []
     for backend in backends:
         reasoner = Reasoner.load(weights, device, backend=backend, **options)
-        number = len(tokens)
-        parts = parts or (lambda r=reasoner: where_time_goes(r, tokens))
-        work.append((f"{backend}, 1 puzzle", lambda r=reasoner: r.run(tokens[:1])))
-        work.append((f"{backend}, {number} puzzles", lambda r=reasoner: r.run(tokens)))
+        work += [(f"{backend}, {name}", partial(reasoner.run, batch)) for name, batch in batches.items()]
     found, top = timed(work, rounds, device), ceiling(device)
-    flops = {one.name.partition(", ")[2]: one.flops for one in found if one.name.startswith(backends[0])}
-    for one in found:  # compiled and exported programs do the same work, unseen by torch's counter
-        one.flops = flops[one.name.partition(", ")[2]]
-    config = reasoner.model.config
     return {
         "weights": weights,
-        "parameters": sum(p.numel() for p in reasoner.model.parameters()),
+        "parameters": sum(p.numel() for p in eager.model.parameters()),
         "machine": f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "device": device,
-        "dtype": config.forward_dtype,
+        "dtype": eager.model.config.forward_dtype,
         "puzzles": len(tokens),
         "rounds": rounds,
         "ceiling_gflop_per_s": top / 1e9,
-        "segments": float(reasoner.run(tokens).segments.mean()),
-        "work": [one.row(top) for one in found],
-        "parts": parts(),
-        "cold_start_s": cold_start(weights, tokens[0], reasoner) if cold else None,
+        "ceiling_dtype": machine_dtype(device),
+        "flops_and_parts_of": "eager",
+        "work": [
+            one.row(count, top) | {"segments": float(one.result.segments.mean())}
+            for one, count in zip(found, flops * len(backends), strict=True)
+        ],
+        "parts": where_time_goes(eager, tokens),
+        "cold_start_s": cold_start(weights, tokens[0], eager) if cold else None,
     }
 
 
 def where_time_goes(reasoner: Reasoner, tokens: np.ndarray) -> dict[str, float]:
-    """Share of a run's time by the level that computes, heads and input, and everything around the segments."""
+    """Share of an eager run's time by the level that computes, heads and input, and everything around the segments."""
     spent: dict[str, float] = {}
     model, device = reasoner.model, str(reasoner.model.H_init.device)
 
@@ -199,18 +204,19 @@ def processor() -> str:
 def table(report: dict[str, Any]) -> str:
     """A report in Markdown."""
     lines = [
-        f"{report['machine']}, matrix products {report['ceiling_gflop_per_s']:.0f} GFLOP/s in {report['dtype']}",
-        f"{report['weights']}: {report['parameters']:,} parameters, {report['segments']:.1f} segments a puzzle",
+        f"{report['machine']}, {report['ceiling_dtype']} matrix products {report['ceiling_gflop_per_s']:.0f} GFLOP/s",
+        f"{report['weights']}: {report['parameters']:,} parameters, run in {report['dtype']}",
         "",
-        "| work | median | fastest to slowest | GFLOP | GFLOP/s | share of ceiling |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| work | segments a puzzle | median | fastest to slowest | GFLOP, eager run | GFLOP/s | share of ceiling |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in report["work"]:
         spread = f"{1e3 * row['fastest_s']:.1f}–{1e3 * row['slowest_s']:.1f} ms"
         rate = f"{row['gflop']:.2f} | {row['gflop_per_s']:.0f} | {row['share_of_ceiling']:.1%}"
-        lines.append(f"| {row['name']} | {1e3 * row['median_s']:.1f} ms | {spread} | {rate} |")
+        median = f"{row['segments']:.1f} | {1e3 * row['median_s']:.1f} ms"
+        lines.append(f"| {row['name']} | {median} | {spread} | {rate} |")
     shares = ", ".join(f"{name} {share:.0%}" for name, share in report["parts"].items())
-    lines += ["", f"Where the time of {report['puzzles']} puzzles goes: {shares}"]
+    lines += ["", f"Where the time of {report['puzzles']} puzzles goes, run eagerly: {shares}"]
     if report["cold_start_s"] is not None:
         lines.append(f"From a cold shell to the first answer: {report['cold_start_s']:.2f} s")
     return "\n".join(lines)
