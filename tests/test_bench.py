@@ -34,6 +34,9 @@ def test_counting_leaves_compiled_work_compiled_and_sees_the_attention_of_a_cpu(
     x = torch.randn(1, 2, 8, 4)
     attend(x)
     assert flops_of(lambda: attend(x)) == 2 * (2 * 2 * 8 * 8 * 4)  # two products over two heads
+    grown = x.clone().requires_grad_()
+    step = flops_of(lambda: torch.nn.functional.scaled_dot_product_attention(grown, grown, grown).sum().backward())
+    assert step == (2 + 5) * (2 * 2 * 8 * 8 * 4)  # back: the scores again, and two gradients of each product
     timed([("attention", lambda: attend(x))], 3)
     assert len(ran) == 1 + 1 + 3  # before, to warm up, and timed
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from .model import machine_dtype
 from .reasoner import Reasoner
@@ -81,8 +81,10 @@ def settle(device: str) -> None:
 def flop_counter() -> Iterator[FlopCounterMode]:
     """Torch's counter, which alone does not know the CPU's attention, over uncompiled work: a compiled function called
     under it would never be used again."""
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    known = {attention: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
+    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    known = {forward: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
+    known |= {backward: lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)}
     with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False, custom_mapping=known) as counter:
         yield counter
 
