@@ -3,7 +3,8 @@
     python benchmarks/ship_weights.py runs/sudoku/sudoku-cpu sudoku --trained-on "…" [--also FILE.csv.gz …]
 
 The run's last checkpoint is taken (its running mean, if it has one), so no test row has a say in the choice. The card's
-figures come from the test split of the run's own data and from every `--also` file, read where it lies.
+figures come from the test split of the run's own data and from every `--also` file, read where it lies. Figures of an
+earlier card are kept, with the commit that they were measured at, where all that they depend on besides the code is the same.
 """
 
 import argparse
@@ -17,10 +18,11 @@ import torch
 
 from hrm import checkpoint as ckpt
 from hrm.config import Recipe, load_recipe, recipe_names
-from hrm.data import load_split, read_csv, split_from_rows
+from hrm.data import Split, load_split, read_csv, split_from_rows
 from hrm.evaluate import evaluate
+from hrm.model import machine_dtype
 from hrm.reasoner import DEDUCTION_PASSES, Reasoner
-from hrm.tasks import known_task
+from hrm.tasks import task_for
 
 NAMES = {
     "sudoku-hard-1k, test": "unseen puzzles of the same maker",
@@ -56,6 +58,7 @@ def main() -> None:
         found.model.config = found.model.config.model_copy(update={"rule_out_below_eval": asked.rule_out_below})
     environment = ckpt.read_json(asked.run / "environment.json")
     trainer = ckpt.read_json(last / "trainer.json")
+    sets = measured_sets(found.task, recipe.data_path, asked.also, asked.rows)
     card = {
         "trained_on": asked.trained_on,
         "data": recipe.data_path,
@@ -72,16 +75,21 @@ def main() -> None:
         "torch": environment["torch"],
         "parameters": sum(p.numel() for p in found.model.parameters()),
         "selection": "the last checkpoint of the run; no choice was made on test rows",
+        "measured": {
+            "sets": [(name, split.hash, rows) for name, split, rows in sets],
+            "checked": not asked.no_checked,
+            "dtype": machine_dtype("cpu"),
+        },
     }
     target = Path(__file__).parents[1] / "src" / "hrm" / "weights" / asked.name
     with tempfile.TemporaryDirectory() as folder:
         shipped = Path(folder) / asked.name
         ckpt.save_weights(shipped, found.model, found.task, card, torch.bfloat16)
-        if (target / "model.json").is_file() and weight_sums(target) == weight_sums(shipped):
-            before = ckpt.read_json(target / "model.json")["card"]  # the same bytes were measured before
+        if (target / "model.json").is_file() and basis(target) == basis(shipped):
+            before = ckpt.read_json(target / "model.json")["card"]
             card["results"], card["commit"] = before["results"], before["commit"]
         else:
-            card["results"] = measure(shipped, recipe.data_path, asked.also, asked.rows, not asked.no_checked)
+            card["results"] = measure(shipped, sets, not asked.no_checked)
     card["summary"] = summary(card["results"])
     ckpt.save_weights(target, found.model, found.task, card, torch.bfloat16)
     page = model_card(asked.name, found.task, card)
@@ -109,7 +117,7 @@ def command_of(recipe: Recipe) -> str:
 
 def summary(results: list[dict]) -> str:
     """One sentence: each way of counting without the rules, on every data set."""
-    told = {r["counted"]: r["way"] for r in results if not r["options"].get("check") and "halt" not in r["options"]}
+    told = {r["counted"]: r["way"] for r in results if not r["options"].get("check")}
     return "; ".join(
         f"right in {way} ({counted}): "
         + ", ".join(
@@ -121,26 +129,32 @@ def summary(results: list[dict]) -> str:
     )
 
 
-def weight_sums(folder: Path) -> dict[str, str]:
-    sums = ckpt.read_json(folder / "index.json")["sha256"]
-    return {name: value for name, value in sums.items() if name.endswith(".safetensors")}
+def basis(folder: Path) -> list:
+    """All that the results of a folder of weights depend on besides the code, whose commit stands beside them."""
+    sums, document = ckpt.read_json(folder / "index.json")["sha256"], ckpt.read_json(folder / "model.json")
+    weights = {name: value for name, value in sums.items() if name.endswith(".safetensors")}
+    return [weights, document["task"], document["config"], document["card"].get("measured")]
 
 
-def measure(weights: Path, data: str, also: list[Path], rows: int, checked: bool) -> list[dict]:
+def measured_sets(task: str, data: str, also: list[Path], rows: int) -> list[tuple[str, Split, int | None]]:
+    """Name, split and how many of its first rows are measured (None: all) of each data set."""
+    sets = [(f"{data}, test", load_split(data, "test"), None)]
+    for path in also:
+        lines = read_csv(path)
+        sets.append((path.name, split_from_rows(lines, task_for(task, len(lines[0].question)), path.name), rows))
+    return sets
+
+
+def measure(weights: Path, sets: list[tuple[str, Split, int | None]], checked: bool) -> list[dict]:
     """Every data set in every way of answering that the model has, the default one first."""
     results = []
     for way, options in ways(Reasoner.load(weights, "cpu")).items():
         if options.get("check") and not checked:
             continue
-        kind = known_task(Reasoner.load(weights, "cpu").task.name)
-        sets = [(f"{data}, test", load_split(data, "test"))]
-        for path in also:
-            lines = read_csv(path)
-            sets.append((path.name, split_from_rows(lines, kind.for_cells(len(lines[0].question)), path.name)))
-        for name, split in sets:
+        for name, split, rows in sets:
             fitting = {"seq_len": split.metadata.seq_len, "batch_size": 256, "backend": "compiled"}
             reasoner = Reasoner.load(weights, "cpu", **fitting, **options)
-            report = evaluate(reasoner, split, None if name.startswith(data) else rows)
+            report = evaluate(reasoner, split, rows)
             counted, q = report["counted"], report["q_halt"] or {}
             results.append(
                 {
@@ -156,7 +170,7 @@ def measure(weights: Path, data: str, also: list[Path], rows: int, checked: bool
                 | {key: report[key] for key in KEPT}
             )
             print(json.dumps(results[-1]), flush=True)
-    return sorted(results, key=lambda r: r["data"] != f"{data}, test")
+    return sorted(results, key=lambda r: r["data"] != sets[0][0])
 
 
 def ways(reasoner: Reasoner) -> dict[str, dict]:
@@ -185,7 +199,8 @@ def model_card(name: str, task: str, card: dict) -> str:
     lines = [
         f"| {r['data']} | {r['rows']:,} | {r['way']} | {r['counted']} "
         f"| {r['share']:.2%} ({r['ci95'][0]:.1%}–{r['ci95'][1]:.1%}) | {r['verified']:.2%} "
-        f"| {r['cell_accuracy']:.2%} | {r['mean_segments']:.2f} | {r['mean_passes']:.2f} | {r['q_halt_accuracy']:.2%} |"
+        f"| {r['cell_accuracy']:.2%} | {r['mean_segments']:.2f} | {r['mean_passes']:.2f} "
+        f"| {'–' if r['q_halt_accuracy'] is None else format(r['q_halt_accuracy'], '.2%')} |"
         for r in card["results"]
     ]
     stated = "trained_on data_hash command commit seed steps training_seconds hardware torch parameters selection"

@@ -1,6 +1,8 @@
 """What several test files share: a tiny model and a tiny data set."""
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -37,6 +39,14 @@ def tiny(**changes) -> ModelConfig:
 
 
 TRM = dict(levels="shared", H_layers=0, H_cycles=3, gradient="last_cycle", halting="halt_only", puzzle_emb_len=4)
+
+
+def benchmark(name: str) -> ModuleType:
+    """The program benchmarks/NAME.py as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    return program
 
 
 def batch_for(config: ModelConfig, rows: int = 4, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 import yaml
-from conftest import PARITY, TRM, batch_for, tiny
+from conftest import PARITY, TRM, batch_for, benchmark, tiny
 
 import hrm
 from hrm import checkpoint as ckpt
@@ -149,6 +149,21 @@ def test_our_folder_round_trip_is_exact_and_says_what_it_is(tmp_path):
         found.model.initial_state(4), batch["inputs"], found.model.puzzle_rows(batch["puzzle_identifiers"])
     )[1]
     assert torch.equal(ours.logits, theirs.logits)
+
+
+def test_figures_of_shipped_weights_are_of_the_same_weights_configuration_and_rows(tmp_path):
+    basis, model, measured = benchmark("ship_weights").basis, HRM(tiny()), {"sets": [["a", "0f", 10]]}
+
+    def written(name: str, model: HRM = model, **card):
+        ckpt.save_weights(tmp_path / name, model, "sudoku", card, torch.bfloat16)
+        return basis(tmp_path / name)
+
+    first = written("first", measured=measured, commit="1")
+    assert written("same", measured=measured, commit="2") == first
+    assert written("other rows", measured={"sets": [["a", "0f", 20]]}) != first != written("a card of before")
+    longer, other = HRM(tiny(halt_max_steps_eval=9)), HRM(tiny())
+    longer.load_state_dict(model.state_dict())
+    assert written("longer", longer, measured=measured) != first != written("other", other, measured=measured)
 
 
 def test_a_damaged_folder_is_refused(tmp_path):

@@ -1,12 +1,11 @@
 """Sudoku: text, rules, exact solver, generator, symmetries, and the data that ship, against independent oracles."""
 
-import importlib.util
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import benchmark
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pysat.solvers import Cadical153
@@ -333,10 +332,7 @@ def test_shipped_sets_are_valid_unique_and_apart(name):
 
 
 def test_generated_sets_are_made_again_from_their_seed():
-    path = Path(__file__).parents[1] / "benchmarks" / "make_datasets.py"
-    spec = importlib.util.spec_from_file_location("make_datasets", path)
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
+    maker = benchmark("make_datasets")
     made = list(itertools.islice(maker.six_by_six_rows(), 5))
     six = SHAPES[6]
     assert [row.question for row in made] == [
