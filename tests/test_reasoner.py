@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import TRM, tiny
+from conftest import TRM, benchmark, tiny
 
+from hrm import checkpoint as ckpt
 from hrm.answers import Answers
 from hrm.backends import work_of_update
 from hrm.data import load_split
@@ -14,6 +15,7 @@ from hrm.evaluate import evaluate, wilson
 from hrm.looks import Look
 from hrm.model import HRM
 from hrm.reasoner import Reasoner
+from hrm.tasks.sudoku import Sudoku
 
 
 def six_by_six(**changes) -> HRM:
@@ -213,6 +215,23 @@ def test_residual_and_votes_look_at_every_pass():
         assert [rows for _, rows in asked] == [[0, 1]] * 3
         assert found.tokens[:, 0].tolist() == expected, select
         assert found.passes.tolist() == [3, 3]
+
+
+def test_the_thinking_program_counts_the_looks_that_a_user_gets(tmp_path, monkeypatch, capsys):
+    split, task, model = load_split("sudoku-6x6-1k", "test"), Sudoku(2, 3), six_by_six(initial_state="random")
+    torch.nn.init.zeros_(model.lm_head.weight)  # one answer to all, so that Q alone halts
+    ckpt.save_weights(tmp_path / "w", model, "sudoku", {})
+    grids = ([task.format(task.decode(grid)) for grid in part[:8]] for part in (split.inputs, split.labels))
+    (tmp_path / "few.csv").write_text("\n".join(["question,answer", *map(",".join, zip(*grids, strict=True))]))
+    asked = f"thinking {tmp_path}/w --data {tmp_path}/few.csv --segments 2 --passes 2 --pins 0"
+    monkeypatch.setattr("sys.argv", asked.split())
+    benchmark("thinking").main()
+    said = dict(line.split(" | ")[::4][:2] for line in capsys.readouterr().out.splitlines() if " looks, " in line)
+    passes = Reasoner.load(tmp_path / "w", passes=2).run(split.inputs[:8]).passes.mean()
+    assert 1 < passes < 2
+    assert said == {"| up to 2 looks, confidence": f"{passes:.2f}"} | {
+        f"| 2 looks, {select}": "2.00" for select in ("residual", "votes", "any")
+    }
 
 
 def test_check_accepts_by_the_rules_alone():
