@@ -149,6 +149,8 @@ def test_evaluation_counts_what_it_says():
     assert low < 0.8 < high
     reasoner.passes, said["passes"] = 4, np.array([1, 1, 2, 4, 4, 3, 2, 4, 1, 4])  # rows 3 and 7 are wrong
     assert evaluate(reasoner, split, 10)["right_within_passes"] == {1: 0.3, 2: 0.5, 4: 0.8}
+    reasoner.select = "votes"  # which looks at every pass, however soon one was right
+    assert "right_within_passes" not in evaluate(reasoner, split, 10)
 
 
 def test_wilson_interval_against_published_values():

@@ -457,8 +457,7 @@ def evaluate_command(
         f"segments       {report['mean_segments']:.2f} on average in {report['mean_passes']:.2f} passes, "
         f"at most {report['max_segments']} a pass, halt={report['halt']}"
     )
-    if reasoner.passes > 1:
-        within = report["right_within_passes"]
+    if within := report.get("right_within_passes"):
         print(f"right within   {', '.join(f'{k}: {share:.2%}' for k, share in within.items())} passes")
     if report["q_halt"]:
         q = report["q_halt"]

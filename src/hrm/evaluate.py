@@ -18,8 +18,9 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
     selected@k. cell_accuracy: mean share of labelled cells right. verified: the answer passes the puzzle's own rules;
     an answer that does not is an abstention; mazes call it
     valid_and_shortest as well. The interval is Wilson's, 95 %, with as many trials as there are distinct
-    solutions, since puzzles with one solution grid are not independent. right_within_passes: the share that is right and
-    took so many passes at most, a lower bound of selected@k for every smaller k.
+    solutions, since puzzles with one solution grid are not independent. right_within_passes, of several passes at a
+    Sudoku that end with the first accepted: the share that is right and took so many passes at most, a lower bound of
+    selected@k for every smaller k. (A maze has several right answers, and each pass prefers others.)
     """
     rows = min(limit or len(split.inputs), len(split.inputs))
     if not rows:
@@ -28,7 +29,6 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
     answers = reasoner.run(split.inputs[:rows], split.identifiers_per_row()[:rows])
     seconds = time.perf_counter() - started
     labels = split.labels[:rows]
-    passes = [2**k for k in range(reasoner.passes.bit_length())]
     labelled = labels != (-1 if split.metadata.ignore_label_id is None else split.metadata.ignore_label_id)
     right = (answers.tokens == labels) & labelled
     exact = (right | ~labelled).all(1)
@@ -36,7 +36,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
     verified = task.verify_batch(task.decode(split.inputs[:rows]), task.decode(answers.tokens))
     distinct = len(np.unique(labels, axis=0))
     counted = count_name(reasoner)
-    return {
+    report = {
         "rows": rows,
         "counted": counted,
         counted: float(exact.mean()),
@@ -48,12 +48,16 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
         "mean_segments": float(answers.segments.mean()),
         "max_segments": reasoner.max_segments,
         "mean_passes": float(answers.passes.mean()),
-        "right_within_passes": {k: float((exact & (answers.passes <= k)).mean()) for k in passes},
         "halt": reasoner.halt,
         "q_halt": calibration(answers, exact) if reasoner.model.config.halting != "fixed" else None,
         "seconds": seconds,
         "data_hash": split.hash,
     }
+    accepts = reasoner.check or reasoner.select == "confidence"
+    if reasoner.passes > 1 and accepts and task.name == "sudoku":
+        within = [2**k for k in range(reasoner.passes.bit_length())]
+        report["right_within_passes"] = {k: float((exact & (answers.passes <= k)).mean()) for k in within}
+    return report
 
 
 def count_name(reasoner: Reasoner) -> str:
