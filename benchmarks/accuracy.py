@@ -1,6 +1,6 @@
 """Train a recipe with several seeds and report exact@1 on its test split and the wall time of each.
 
-python benchmarks/accuracy.py sudoku-6x6-demo --seeds 0 1 2 [key=value …]
+python benchmarks/accuracy.py sudoku-6x6-demo [key=value …] [--seeds 0 1 2]
 """
 
 import argparse

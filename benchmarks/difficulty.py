@@ -1,4 +1,4 @@
-"""How hard a CSV of 9x9 puzzles is: clues, its own rating, and, over the first rows, the guesses of our exact solver and the
+"""How hard a CSV of 9x9 puzzles is: clues, its own rating, and, over some of its rows, the guesses of our exact solver and the
 share that single assumptions do not solve: a value assumed, followed by singles alone, is ruled out if it leads to a
 contradiction, over and over.
 

@@ -2,9 +2,9 @@
 
     python benchmarks/projection.py hrm-arc trm-arc [--data FOLDER] [--batch 2] [--share 0.4] [--peak 989e12]
 
-Hours are projections, not measurements: on this machine, step time at `--batch` times (recipe's batch ÷ that) times the
-recipe's steps; on one and eight H200, FLOPs of the whole run over `--share` of their bf16 peak, a share that this program
-assumes.
+The recipes are ones of a latent carry. Hours are projections, not measurements: on this machine, step time at `--batch` times
+(recipe's batch ÷ that) times the recipe's steps; on one and eight H200, FLOPs of the whole run over `--share` of their bf16
+peak, a share that this program assumes.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from hrm.bench import flop_counter, processor
+from hrm.bench import flops_of, processor
 from hrm.config import ModelConfig, load_recipe
 from hrm.data import DeviceSampler, load_split
 from hrm.halting import empty_carry
@@ -53,14 +53,13 @@ def main() -> None:
                 optimizer.zero_grad()
 
         step()
-        with flop_counter() as counter:
-            step()
+        flops = flops_of(step)
         started = time.perf_counter()
         for _ in range(3):
             step()
         seconds = (time.perf_counter() - started) / 3
         steps = recipe.total_steps(meta.total_groups * meta.mean_puzzle_examples)
-        example = counter.get_total_flops() / asked.batch
+        example = flops / asked.batch
         whole = example * recipe.global_batch_size * steps
         here = seconds * recipe.global_batch_size / asked.batch * steps / 3600
         h200 = whole / (asked.share * asked.peak) / 3600

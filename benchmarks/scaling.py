@@ -2,9 +2,10 @@
 
     python benchmarks/scaling.py [--out docs/scaling.png] [--budget 20]
 
-Each line is one model, each point the fastest of three runs after a warm-up; a line ends where a run takes longer than
-`--budget` seconds. The slope is that of a straight line through the upper half of its points, both axes logarithmic: 1 is
-proportional, 2 quadratic. The share of attention (scores and their use, not its projections) is counted in FLOPs.
+Each line is one model, each point the fastest of three runs after a warm-up (of one, where it takes a quarter of `--budget`
+seconds); a line ends at the first size that takes longer than a third of them. The slope is that of a straight line through
+the upper half of its points, both axes logarithmic: 1 is proportional, 2 quadratic. The share of attention (scores and their
+use, not its projections) is counted in FLOPs.
 """
 
 import argparse

@@ -3,12 +3,12 @@
     python benchmarks/speed.py train [RECIPE] [--batch 16] [--rounds 3] [--reference PATH]
     python benchmarks/speed.py solve [WEIGHTS] [--puzzles 64] [--alone 16] [--rounds 5] [--reference PATH]
 
-With `--reference` both run one HRM on the same weights and rows: the paper's network of 27 million parameters at random, or
-for `solve` WEIGHTS trained in our code, whose exact@1 is then printed for each. Both compute in the machine's dtype, the
-faster one here; the reference's own is bfloat16, which a CPU without bf16 products emulates (`--reference-dtype`).
-The reference's missing CUDA parts are stood in for, outside its checkout: flash_attn by scaled_dot_product_attention, the
-AdamATan2 extension by ours. Prints a Markdown table: medians over the rounds, FLOPs of the uncompiled work by torch's
-counter, and the share of the matrix-product rate measured on this machine.
+RECIPE is one of a latent carry. With `--reference` both run one HRM on the same weights and rows: the paper's network of 27
+million parameters at random, or for `solve` WEIGHTS trained in our code, whose exact@1 is then printed for each. Both compute
+in the machine's dtype, the faster one here; the reference's own is bfloat16, which a CPU without bf16 products emulates
+(`--reference-dtype`). The reference's missing CUDA parts are stood in for, outside its checkout: flash_attn by
+scaled_dot_product_attention, the AdamATan2 extension by ours. Prints a Markdown table: medians over the rounds, FLOPs of the
+uncompiled work by torch's counter, and the share of the matrix-product rate measured on this machine.
 """
 
 import argparse

@@ -45,7 +45,7 @@ def copied(name: str, tensor: Tensor, like: Tensor, times: int) -> Tensor:
     if name.endswith(("embed_tokens.embedding_weight", "puzzle_emb.weights")):
         return tensor.repeat(1, times) / math.sqrt(times)  # the model multiplies by the root of its width
     if name.endswith("_init"):
-        return tensor.repeat(times)
+        return tensor.tile(times)
     if name.endswith("bias"):
         return tensor
     groups = 3 if "qkv" in name else 2 if "gate_up" in name else 1  # parts of the output that are copied each by itself
@@ -72,7 +72,7 @@ def main() -> None:
     print(f"{asked.out}: {count:,} parameters, from {sum(p.numel() for p in found.model.parameters()):,}")
     if asked.data:
         tokens = load_split(asked.data, "test").inputs[:64]
-        before, after = (Reasoner(model, halt="never").run(tokens).tokens for model in (found.model, wide))
+        before, after = (Reasoner(model, found.task, halt="never").run(tokens).tokens for model in (found.model, wide))
         print(f"same answer in {np.mean(before == after):.2%} of cells of {len(tokens)} puzzles, float32")
 
 
