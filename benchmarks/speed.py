@@ -1,6 +1,7 @@
 """Speed of a training step and of solving, and the same of a checkout of sapientinc/HRM, turn by turn in one run.
 
     python benchmarks/speed.py train [RECIPE] [--batch 16] [--rounds 3] [--reference PATH]
+    python benchmarks/speed.py memory [RECIPE] [--batch 16] [--reference PATH]
     python benchmarks/speed.py solve [WEIGHTS] [--puzzles 64] [--alone 16] [--rounds 5] [--reference PATH]
 
 RECIPE is one of a latent carry. With `--reference` both run one HRM on the same weights and rows: the paper's network of 27
@@ -8,14 +9,20 @@ million parameters at random, or for `solve` WEIGHTS trained in our code, whose 
 in the machine's dtype, the faster one here; the reference's own is bfloat16, which a CPU without bf16 products emulates
 (`--reference-dtype`). The reference's missing CUDA parts are stood in for, outside its checkout: flash_attn by
 scaled_dot_product_attention, the AdamATan2 extension by ours. Prints a Markdown table: medians over the rounds, FLOPs of the
-uncompiled work by torch's counter, and the share of the matrix-product rate measured on this machine.
+uncompiled work by torch's counter, and the share of the matrix-product rate measured on this machine. `memory` runs each way
+of training in a process of its own and tells by how much its largest resident size, over two steps after two to warm up,
+exceeds what the process held before anything was built: weights, gradients, optimizer state and activations. (Linux, CPU.)
 """
 
 import argparse
+import ctypes
+import gc
+import subprocess
 import sys
 import types
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +40,7 @@ from hrm.supervision import supervised_segment
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "solve"))
+    parser.add_argument("what", choices=("train", "memory", "solve"))
     parser.add_argument("name", nargs="?", help="recipe or weights")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--puzzles", type=int, default=64, help="solve: so many together")
@@ -45,13 +52,22 @@ def main() -> None:
     )
     parser.add_argument("--reference", help="checkout of sapientinc/HRM")
     parser.add_argument("--reference-dtype", default=machine_dtype("cpu"), choices=("bfloat16", "float32"))
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.measure:
+        print(needed(training(asked)[asked.measure]))
+        return
     print(
         f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"{machine_dtype('cpu')} matrix products {ceiling() / 1e9:.0f} GFLOP/s, `{' '.join(sys.argv)}`\n"
     )
-    contenders = training(asked) if asked.what == "train" else solving(asked)
-    report(contenders, asked.rounds)
+    if asked.what == "memory":
+        report_memory(list(training(asked)))
+    elif asked.what == "train":
+        steps, way = {name: make() for name, make in training(asked).items()}, f"step of {asked.batch}"
+        report([(name, step, asked.batch, way, step) for name, step in steps.items()], asked.rounds)
+    else:
+        report(solving(asked), asked.rounds)
 
 
 Contender = tuple[str, Callable[[], object], int, str, Callable[[], object]]
@@ -71,14 +87,50 @@ def report(contenders: list[Contender], rounds: int) -> None:
         print(f"| {one.name} | {way} | {one.median * each:.1f} | {spread} | {done} | {base * rows / one.median:.2f} |")
 
 
+def report_memory(names: list[str]) -> None:
+    first = None
+    print(f"| | MB | {names[0]} ÷ this |\n| --- | --- | --- |")
+    for name in names:
+        asked = [sys.executable, *sys.argv, "--measure", name]
+        held = int(subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1])
+        first = first or held
+        print(f"| {name} | {held / 1e6:,.0f} | {first / held:.2f} |", flush=True)
+
+
+def needed(make: Callable[[], Callable[[], object]]) -> int:
+    """Bytes by which two steps of what `make` builds exceed what this process holds now, at their largest."""
+    torch.compile(lambda x: x + 1)(torch.ones(2))  # so that what compiling itself loads is here before
+    before = resident()
+    step = make()
+    for _ in range(2):
+        step()
+    resident()  # what warming up alone needed is given back
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the largest size so far
+    for _ in range(2):
+        step()
+    return memory_of_process("VmHWM") - before
+
+
+def resident() -> int:
+    """Bytes in use, what is free given back."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return memory_of_process("VmRSS")
+
+
+def memory_of_process(field: str) -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
 def paper_model() -> HRM:
     recipe = load_recipe("hrm-sudoku-1k", [f"arch.forward_dtype={machine_dtype('cpu')}"])
     torch.manual_seed(0)
     return HRM(ModelConfig(**recipe.arch.model_dump(), vocab_size=11, seq_len=81))
 
 
-def training(asked: argparse.Namespace) -> list[Contender]:
-    """One optimizer step at batch `--batch`: the reference's, ours as it is, compiled, and without the target's forward.
+def training(asked: argparse.Namespace) -> dict[str, Callable[[], Callable[[], object]]]:
+    """What makes an optimizer step of `--batch`: the reference's, ours as it is, compiled, and without the target's forward.
 
     The last leaves out what TRM leaves out, the second forward for the target of Q_continue: another halting, named so.
     """
@@ -87,23 +139,26 @@ def training(asked: argparse.Namespace) -> list[Contender]:
     split = load_split(recipe.data_path, "train")
     shape = {"vocab_size": split.metadata.vocab_size, "seq_len": split.metadata.seq_len}
     batch = DeviceSampler(split, batch_size=asked.batch, seed=0).batch(0)
-    contenders: list[Contender] = []
 
     def model(**changes) -> HRM:
         torch.manual_seed(0)
         return HRM(ModelConfig(**recipe.arch.model_dump() | shape | changes))
 
-    def add(label: str, step: Callable[[], object]) -> None:
-        contenders.append((label, step, asked.batch, f"step of {asked.batch}", step))
+    def theirs(compiled: bool) -> Callable[[], object]:
+        return reference_step(asked, model(), batch, compiled)
 
-    if asked.reference:
-        for label, compiled in (("reference", False), ("reference, compiled", True)):
-            add(label, reference_step(asked, model(), batch, compiled))
-    add("ours", our_step(model(), recipe, batch))
-    for label, net in (("ours, compiled", model()), ("ours, compiled, halt_only", model(halting="halt_only"))):
-        net.compile_levels()
-        add(label, our_step(net, recipe, batch))
-    return contenders
+    def ours(compiled: bool, **changes) -> Callable[[], object]:
+        net = model(**changes)
+        if compiled:
+            net.compile_levels()
+        return our_step(net, recipe, batch)
+
+    contenders = {"reference": partial(theirs, False), "reference, compiled": partial(theirs, True)}
+    return (contenders if asked.reference else {}) | {
+        "ours": partial(ours, False),
+        "ours, compiled": partial(ours, True),
+        "ours, compiled, halt_only": partial(ours, True, halting="halt_only"),
+    }
 
 
 def our_step(model: HRM, recipe: Recipe, batch: dict[str, torch.Tensor]) -> Callable[[], object]:
