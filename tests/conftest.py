@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from hrm.cli import app
 from hrm.config import ModelConfig
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -37,6 +39,13 @@ def tiny(**changes) -> ModelConfig:
 
 
 TRM = dict(levels="shared", H_layers=0, H_cycles=3, gradient="last_cycle", halting="halt_only", puzzle_emb_len=4)
+
+
+def refusal(*arguments: object) -> str:
+    """The line with which the command line refuses its arguments (`main` prints it and leaves with exit code 2)."""
+    mistake = CliRunner().invoke(app, list(map(str, arguments))).exception
+    assert isinstance(mistake, ValueError) and "\n" not in str(mistake), repr(mistake)
+    return str(mistake)
 
 
 def batch_for(config: ModelConfig, rows: int = 4, seed: int = 0) -> dict[str, torch.Tensor]:

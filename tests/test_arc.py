@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -169,6 +169,20 @@ def test_files_that_are_no_tasks_are_refused_in_one_line(tmp_path, document, wor
     with pytest.raises(ValueError, match="bad.json.*" + words) as refusal:
         read_tasks(tmp_path / "bad.json")
     assert "\n" not in str(refusal.value)
+
+
+def test_damaged_and_encrypted_zips_are_refused_in_one_line(tmp_path):
+    with ZipFile(tmp_path / "good.zip", "w", ZIP_DEFLATED) as archive:
+        archive.writestr("t.json", json.dumps(document_of(a_task(0))))
+    good = (tmp_path / "good.zip").read_bytes()
+    name, listed = good.index(b"t.json"), good.index(b"PK\1\2")
+    damaged = good[: name + 6] + b"\xff" * 40 + good[name + 46 :]
+    encrypted = good[:6] + b"\1" + good[7 : listed + 8] + b"\1" + good[listed + 9 :]  # bit 0 of the flags
+    for content, words in ((damaged, "invalid block type"), (encrypted, "encrypted"), (good[:60], "not a zip file")):
+        (tmp_path / "bad.zip").write_bytes(content)
+        with pytest.raises(ValueError, match="bad.zip: not a readable zip file: .*" + words) as refusal:
+            read_tasks(tmp_path / "bad.zip")
+        assert "\n" not in str(refusal.value)
 
 
 # --- voting and scores

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import refusal
 
 from hrm.checkpoint import shipped_weights
 from hrm.data import load_split
@@ -115,6 +116,12 @@ def test_mistakes_end_in_one_line_and_exit_code_2(arguments, words):
     ran = hrm(*arguments)
     assert ran.returncode == 2
     assert words in ran.stderr and ran.stderr.startswith("hrm: ") and ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("field", ["L_cycles=[", "L_cycles", "=8"])
+def test_a_field_to_convert_by_is_written_key_value(field, tmp_path):
+    line = refusal("convert", "sudoku", tmp_path / "new", "--set", field)
+    assert line == f"--set {field}: write key=value, such as L_cycles=8"
 
 
 def test_eval_writes_the_promised_keys(tmp_path):

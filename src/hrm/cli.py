@@ -643,22 +643,32 @@ def convert(
     ] = None,
 ) -> None:
     """Convert weights between our form and the references'."""
-    import yaml
-
     from .checkpoint import load_weights, save_reference, save_weights
 
     if to not in ("hrm", "reference"):
         raise ValueError(f"--to {to}: choose hrm or reference")
     if target.exists():
         raise ValueError(f"{target} exists: choose another name or remove it")
-    fields = dict(text.partition("=")[::2] for text in set_field or [])
-    overrides = {key: yaml.safe_load(value) for key, value in fields.items()}
+    overrides = dict(map(field_of, set_field or []))
     found = load_weights(source, "cpu", forward_dtype="saved", seq_len=seq_len, overrides=overrides)
     if to == "hrm":
         save_weights(target, found.model, found.task, found.card)
     else:
         save_reference(found.model, target)
     print(f"{source} -> {target}: {sum(p.numel() for p in found.model.parameters()):,} parameters")
+
+
+def field_of(text: str) -> tuple[str, Any]:
+    """`key=value`, the value as YAML reads it."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    try:
+        if key and equals:
+            return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        pass
+    raise ValueError(f"--set {text}: write key=value, such as L_cycles=8")
 
 
 @app.command()

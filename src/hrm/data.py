@@ -123,18 +123,21 @@ def read_csv(path: str | Path) -> list[Row]:
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not a text file") from None
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [name for name in ("question", "answer") if name not in (reader.fieldnames or ())]
-    if missing:
-        raise ValueError(f"{path}: no column '{missing[0]}': the first line must be source,question,answer,rating")
     rows = []
-    for record in reader:
-        where = f"{path} line {reader.line_num}"
-        if record["question"] is None or record["answer"] is None:
-            raise ValueError(f"{where}: fewer columns than the header")
-        rating = record.get("rating") or "0"
-        if not rating.lstrip("-").isdigit():
-            raise ValueError(f"{where}: rating '{rating}' is not a whole number")
-        rows.append(Row(record.get("source") or "", record["question"], record["answer"], int(rating)))
+    try:
+        missing = [name for name in ("question", "answer") if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{path}: no column '{missing[0]}': the first line must be source,question,answer,rating")
+        for record in reader:
+            where = f"{path} line {reader.line_num}"
+            if record["question"] is None or record["answer"] is None:
+                raise ValueError(f"{where}: fewer columns than the header")
+            rating = record.get("rating") or "0"
+            if not rating.lstrip("-").isdigit():
+                raise ValueError(f"{where}: rating '{rating}' is not a whole number")
+            rows.append(Row(record.get("source") or "", record["question"], record["answer"], int(rating)))
+    except csv.Error as error:
+        raise ValueError(f"{path} line {reader.line_num + 1}: not CSV: {error}") from None
     if not rows:
         raise ValueError(f"{path}: no rows")
     return rows
