@@ -7,10 +7,15 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 import pytest
 import torch
+from conftest import refusal, tiny
+from typer.testing import CliRunner
 
 from hrm.answers import Answers
 from hrm.arc_data import build_arc
-from hrm.data import DeviceSampler, load_split
+from hrm.checkpoint import save_weights
+from hrm.cli import app
+from hrm.data import DeviceSampler, Split, load_split
+from hrm.model import HRM
 from hrm.tasks.arc import (
     Arc,
     ArcTask,
@@ -357,6 +362,28 @@ def test_a_training_set_that_holds_the_questions_is_refused_by_name(tmp_path):
         build_arc(source=source, out=tmp_path / "d", extra_training=other)
     report = build_arc(source=source, out=tmp_path / "d", extra_training=other, without_overlap=True, num_aug=1)
     assert report.counts["train"] == 8 and "left out" in str(report)
+
+
+def arc_weights(folder: Path, split: Split, hash: str | None) -> Path:
+    """Random weights for a data set, whose card says that a set of this hash was trained on."""
+    meta = split.metadata
+    shape = {"vocab_size": 12, "seq_len": meta.seq_len, "num_puzzle_identifiers": meta.num_puzzle_identifiers}
+    save_weights(folder, HRM(tiny(**shape, halt_max_steps=1)), "arc", {"data_hash": hash} if hash else {})
+    return folder
+
+
+def test_weights_are_measured_on_no_other_identifiers_than_their_own(tmp_path):
+    source = source_of(tmp_path / "s", TRAINING, EVALUATION)
+    for name, seed, num_aug in (("own", 0, 1), ("other", 1, 1), ("larger", 0, 2)):
+        build_arc(source=source, out=tmp_path / name, num_aug=num_aug, seed=seed, side=8)
+    split = load_split(str(tmp_path / "own"), "train")
+    ours = arc_weights(tmp_path / "ours", split, split.hash)
+    ran = CliRunner().invoke(app, ["eval", str(ours), "--data", str(tmp_path / "own")])
+    assert ran.exit_code == 0 and "tasks 3 of" in ran.output, ran.output
+    assert f"other: not the data set that {ours} was trained on" in refusal("eval", ours, "--data", tmp_path / "other")
+    assert "trained with 15 puzzle identifiers, " in refusal("eval", ours, "--data", tmp_path / "larger")
+    unknown = arc_weights(tmp_path / "unknown", split, None)  # as a reference's converted checkpoint
+    assert CliRunner().invoke(app, ["eval", str(unknown), "--data", str(tmp_path / "other")]).exit_code == 0
 
 
 class Oracle:

@@ -9,10 +9,13 @@ import subprocess
 import sys
 
 import pytest
-from conftest import refusal
+from conftest import refusal, tiny
+from typer.testing import CliRunner
 
-from hrm.checkpoint import shipped_weights
+from hrm.checkpoint import Weights, load_weights, shipped_weights
+from hrm.cli import app, built_in_set
 from hrm.data import load_split
+from hrm.model import HRM
 from hrm.tasks.sudoku import Sudoku
 
 TASK = Sudoku()
@@ -122,6 +125,31 @@ def test_mistakes_end_in_one_line_and_exit_code_2(arguments, words):
 def test_a_field_to_convert_by_is_written_key_value(field, tmp_path):
     line = refusal("convert", "sudoku", tmp_path / "new", "--set", field)
     assert line == f"--set {field}: write key=value, such as L_cycles=8"
+
+
+@pytest.mark.parametrize(
+    ("command", "weights", "data", "cells"),
+    [
+        ("eval", "maze", "sudoku-hard-1k", "81 cells and 11 tokens"),
+        ("eval", "sudoku", "maze-15x15-1k", "225 cells and 6 tokens"),
+        ("bench", "sudoku", "sudoku-6x6-1k", "36 cells and 8 tokens"),
+    ],
+)
+def test_weights_and_data_that_do_not_fit_are_both_named(command, weights, data, cells):
+    line = refusal(command, weights, "--data", data)
+    assert line.startswith(f"{data} has puzzles of {cells}, ") and f"{weights} solves {weights} of " in line
+
+
+def test_the_built_in_set_is_of_the_weights_own_size_and_they_are_loaded_once(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        "hrm.checkpoint.load_weights", lambda *a, **k: loaded.append(load_weights(*a, **k)) or loaded[-1]
+    )
+    ran = CliRunner().invoke(app, ["eval", "sudoku", "--limit", "1", "--max-segments", "1"])
+    assert ran.exit_code == 0 and "of sudoku-hard-1k" in ran.output and len(loaded) == 1
+    shape = {"vocab_size": 8, "seq_len": 36, "num_puzzle_identifiers": 1}
+    assert built_in_set(Weights(HRM(tiny(**shape)), "sudoku")) == "sudoku-6x6-1k"
+    assert built_in_set(load_weights("maze-30x30")) == "maze-30x30-hard-1k"
 
 
 def test_eval_writes_the_promised_keys(tmp_path):

@@ -179,7 +179,7 @@ def solve_arc(
         model, asked = fitted.model, Asked(task, fitted.table, 1)
         what = "all weights were" if fitting["everything"] else "a puzzle embedding was"
         console.print(
-            f"{task.name} is not among the tasks that these weights name: {what} fitted to its "
+            f"{task.name} is not known to have been trained on: {what} fitted to its "
             f"{len(task.demos)} demonstrations, {fitted.steps} steps in {fitted.seconds:.0f} s, loss {fitted.loss:.3f}"
         )
     else:
@@ -215,15 +215,22 @@ def trained_identifiers(found: Any, data: Path | None, name: str) -> tuple[Any, 
     if data is None:
         return None
     from .data import load_split
+    from .evaluate import check_identifiers
+    from .voting import tables_in
 
-    split, names = load_split(str(data), "train"), json.loads((data / "identifiers.json").read_text())
-    if split.hash != found.card.get("data_hash"):
-        raise ValueError(f"--data {data}: not the data set that these weights were trained on")
-    if split.table is None or name not in names:
-        return None
-    first = names.index(name)
-    (puzzle,) = (split.puzzle_identifiers == first).nonzero()[0]
-    return split.table[split.table_indices[puzzle] : split.table_indices[puzzle + 1]], first
+    split = load_split(str(data), "train")
+    check_identifiers(found, split, str(data))
+    names, tables = identifier_names(data), tables_in(split)
+    first = names.index(name) if name in names else None
+    return (tables[first], first) if first in tables else None
+
+
+def identifier_names(data: str | Path) -> list[str]:
+    """The names that the puzzle identifiers of an ARC data set stand for."""
+    file = Path(data) / "identifiers.json"
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file: ARC needs a folder that `hrm data build arc` made")
+    return json.loads(file.read_text())
 
 
 def one_puzzle(puzzle: str, task: Any) -> str:
@@ -421,24 +428,21 @@ def evaluate_command(
     """Measure weights on a data set: exact@1, cell accuracy, segments, calibration, verified share, interval."""
     from .checkpoint import load_weights, write_synced
     from .data import load_split, read_csv, split_from_rows
-    from .evaluate import evaluate
+    from .evaluate import evaluate, suited
     from .reasoner import Reasoner
     from .tasks import task_for
 
-    data = data or built_in_set(load_weights(weights, "cpu").task)
+    found = load_weights(weights, device, forward_dtype=dtype)
+    data = data or built_in_set(found)
     if os.path.isfile(data):
-        found, lines = load_weights(weights, device, forward_dtype=dtype), read_csv(data)
-        found = found.resized(len(lines[0].question))
-        rows = split_from_rows(lines, task_for(found.task, found.model.config.seq_len), data)
+        if found.task == "arc":
+            raise ValueError(f"{data}: ARC needs a folder that `hrm data build arc` made")
+        lines = read_csv(data)
+        cells = found.resized(len(lines[0].question)).model.config.seq_len
+        rows = split_from_rows(lines, task_for(found.task, cells), data)
     else:
         rows = load_split(data, split)
-        identifiers = rows.metadata.num_puzzle_identifiers
-        found = load_weights(weights, device, forward_dtype=dtype, num_puzzle_identifiers=identifiers)
-    found = found.resized(rows.metadata.seq_len)
-    if rows.metadata.seq_len != found.model.config.seq_len:
-        raise ValueError(
-            f"{data} has puzzles of {rows.metadata.seq_len} cells, {weights} solves {found.model.config.seq_len}"
-        )
+    found = suited(found, rows, data)
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner(found.model, found.task, **options)
@@ -468,12 +472,14 @@ def evaluate_command(
     print(f"time           {report['seconds']:.1f} s, {report['seconds'] / report['rows'] * 1000:.2f} ms a puzzle")
 
 
-def built_in_set(task: str) -> str:
-    """The set that weights of a task are measured on where the user names none."""
-    sets = {"sudoku": "sudoku-hard-1k", "maze": "maze-15x15-1k"}
-    if task not in sets:
-        raise ValueError(f"--data: no built-in set of task {task}; name a folder that `hrm data build {task}` made")
-    return sets[task]
+def built_in_set(found: Any) -> str:
+    """The set that weights are measured on where the user names none: of their size, or else of their task."""
+    from .data import BUILTIN
+
+    cells = {name: task.seq_len for name, (_, task) in BUILTIN.items() if task.name == found.task}
+    if not cells:
+        raise ValueError(f"--data: no built-in set of task {found.task}; name a folder that `hrm data build` made")
+    return next((name for name in cells if cells[name] == found.model.config.seq_len), next(iter(cells)))
 
 
 def evaluate_votes(
@@ -483,10 +489,7 @@ def evaluate_votes(
     from .checkpoint import write_synced
     from .voting import evaluate_arc
 
-    names = Path(data) / "identifiers.json"
-    if not names.is_file():
-        raise ValueError(f"{names}: no such file: ARC is measured on a folder that `hrm data build arc` made")
-    report, answers = evaluate_arc(reasoner, rows, json.loads(names.read_text()), votes)
+    report, answers = evaluate_arc(reasoner, rows, identifier_names(data), votes)
     for file, content in ((json_out, report), (submission, answers)):
         if file:
             write_synced(file, json.dumps(content).encode())
@@ -518,22 +521,25 @@ def bench_command(
     from .bench import bench, slower, table
     from .checkpoint import load_weights, read_json, write_synced
     from .data import load_split
+    from .evaluate import suited
     from .model import machine_device
 
     before = None if compare is None else read_json(compare)
     found = load_weights(weights, "cpu")
     if found.task == "arc":
         raise ValueError("hrm bench measures Sudokus and mazes; for ARC, `hrm eval` prints the time of a vote")
-    tokens = load_split(data or built_in_set(found.task), "test").inputs
+    data = data or built_in_set(found)
+    rows = load_split(data, "test")
+    suited(found, rows, data)
     report = bench(
         weights,
-        tokens[:puzzles],
+        rows.inputs[:puzzles],
         backends=backends.split(","),
         rounds=rounds,
         device=machine_device(device),
         cold=cold,
         forward_dtype=dtype,
-        seq_len=tokens.shape[1],
+        seq_len=rows.metadata.seq_len,
         batch_size=puzzles,
         passes=passes,
         max_segments=max_segments,

@@ -7,6 +7,7 @@ mean confidence, then by who came first, so that equal inputs give equal attempt
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -109,15 +110,20 @@ class Asked:
     first: int
 
 
-def asked_in(split: Split, identifiers: list[str]) -> list[Asked]:
-    """The tasks of a test split in the layout "table", without demonstrations; `identifiers` as in identifiers.json."""
+def tables_in(split: Split) -> dict[int, np.ndarray]:
+    """The augmentation table of every task of a split, by the task's first identifier."""
     if split.table is None:
         raise ValueError("this data set has no augmentation table: build it with --layout table")
+    starts = split.table_indices
+    tables = (split.table[start:stop] for start, stop in pairwise(starts))
+    return dict(zip(split.puzzle_identifiers.tolist(), tables, strict=True))
+
+
+def asked_in(split: Split, identifiers: list[str]) -> list[Asked]:
+    """The tasks of a test split in the layout "table", without demonstrations; `identifiers` as in identifiers.json."""
     found = []
-    for puzzle, number in enumerate(split.puzzle_identifiers.tolist()):
-        rows = range(split.puzzle_indices[puzzle], split.puzzle_indices[puzzle + 1])
-        tests = tuple(Pair(cropped(split.inputs[row]), cropped(split.labels[row])) for row in rows)
-        table = split.table[split.table_indices[puzzle] : split.table_indices[puzzle + 1]]
+    for (number, table), rows in zip(tables_in(split).items(), pairwise(split.puzzle_indices), strict=True):
+        tests = tuple(Pair(cropped(split.inputs[row]), cropped(split.labels[row])) for row in range(*rows))
         found.append(Asked(ArcTask(identifiers[number], (), tests), table, number))
     return found
 
