@@ -380,6 +380,12 @@ def test_weights_are_measured_on_no_other_identifiers_than_their_own(tmp_path):
     ours = arc_weights(tmp_path / "ours", split, split.hash)
     ran = CliRunner().invoke(app, ["eval", str(ours), "--data", str(tmp_path / "own")])
     assert ran.exit_code == 0 and "tasks 3 of" in ran.output, ran.output
+    ran = CliRunner().invoke(app, ["eval", str(ours), "--data", str(tmp_path / "own"), "--limit", "2"])
+    assert "tasks 2 of" in ran.output
+    for ignored in ("--passes 2", "--select votes", "--check", "--noise 1", "--pins 1"):
+        line = refusal("eval", ours, "--data", tmp_path / "own", *ignored.split())
+        assert line.startswith(f"{ignored.split()[0]}: not for ARC")
+    assert "ARC needs a folder" in refusal("eval", ours, "--data", __file__)
     assert f"other: not the data set that {ours} was trained on" in refusal("eval", ours, "--data", tmp_path / "other")
     assert "trained with 15 puzzle identifiers, " in refusal("eval", ours, "--data", tmp_path / "larger")
     unknown = arc_weights(tmp_path / "unknown", split, None)  # as a reference's converted checkpoint

@@ -121,6 +121,41 @@ def test_mistakes_end_in_one_line_and_exit_code_2(arguments, words):
     assert words in ran.stderr and ran.stderr.startswith("hrm: ") and ran.stderr.count("\n") == 1
 
 
+SOLVE_ARC, SOLVE = ("solve", "arc", "TASK.json"), ("solve", "sudoku", EASY)
+BUILD_ARC, BUILD = ("data", "build", "arc", "--out", "x"), ("data", "build", "maze", "--out", "x")
+
+
+@pytest.mark.parametrize(
+    ("command", "ignored"),
+    [
+        *(
+            (SOLVE_ARC, words)
+            for words in ("--passes 2", "--select votes", "--check", "--noise 1", "--pins 1", "--watch")
+        ),
+        (SOLVE_ARC, "--format csv"),
+        *((SOLVE, words) for words in ("--fit-seconds 1", "--fit-everything", "--data d", "--votes 1", "--png a.png")),
+        *((("solve", "maze", "-"), words) for words in ("--watch", "--png a.png")),
+        *((("solve", "maze", "S G", "--format", "csv"), words) for words in ("--watch", "--png a.png")),
+        *((("eval", "sudoku"), words) for words in ("--votes 1", "--submission s.json")),
+        (("eval", "sudoku", "--data", __file__), "--split val"),
+        *((BUILD_ARC, words) for words in ("--subsample 1", "--val 0", "--min-rating 0", "--min-path 9")),
+        *((BUILD_ARC, words) for words in ("--test-source t.csv", "--val-source v.csv")),
+        ((*BUILD_ARC, "--source", "s.zip"), "--set arc-agi-1"),
+        *((BUILD, words) for words in ("--set arc-agi-1", "--ask training", "--smallest 1", "--policy training")),
+        *((BUILD, words) for words in ("--layout reference", "--extra-training e", "--without-overlap")),
+        *(((*BUILD, "--source", "maze-15x15-1k"), words) for words in ("--size 9", "--min-path 9")),
+    ],
+)
+def test_no_option_is_ignored(command, ignored):
+    assert refusal(*command, *ignored.split()).startswith(ignored.split()[0])
+
+
+@pytest.mark.parametrize("field", ["--set L_cycles=8", "--seq-len 9"])
+def test_our_own_weights_are_converted_as_they_are(field, tmp_path):
+    line = refusal("convert", "sudoku", tmp_path / "new", *field.split())
+    assert line == "sudoku: seq_len and overrides (--seq-len, --set) are for a reference's checkpoint, not for ours"
+
+
 @pytest.mark.parametrize("field", ["L_cycles=[", "L_cycles", "=8"])
 def test_a_field_to_convert_by_is_written_key_value(field, tmp_path):
     line = refusal("convert", "sudoku", tmp_path / "new", "--set", field)

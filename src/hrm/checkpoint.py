@@ -262,6 +262,10 @@ def load_weights(
     dtype = machine_dtype(device) if forward_dtype == "auto" else forward_dtype
     if path.is_file():
         found = reference_weights(path, dtype, seq_len, overrides or {})
+    elif seq_len or overrides:
+        raise ValueError(
+            f"{where}: seq_len and overrides (--seq-len, --set) are for a reference's checkpoint, not for ours"
+        )
     else:
         found = folder_weights(checkpoint_in_run(path), dtype)
     found.model.to(device).eval().requires_grad_(False)

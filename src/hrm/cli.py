@@ -68,11 +68,19 @@ def main() -> None:
         sys.exit(2)
 
 
+def refuse(context: typer.Context, options: str, why: str) -> None:
+    """Raise ValueError for the first of these parameters that the command line sets: it would be ignored."""
+    for parameter in context.command.params:
+        if parameter.name in options.split() and context.params[parameter.name] not in (parameter.default, ()):
+            raise ValueError(f"{parameter.opts[0]}: {why}")
+
+
 # --- solving ----------------------------------------------------------------------------------------------------------
 
 
 @app.command()
 def solve(
+    context: typer.Context,
     task: Annotated[str, typer.Argument(help="which kind of puzzle: sudoku, maze or arc")],
     puzzle: Annotated[
         str,
@@ -113,10 +121,18 @@ def solve(
     from .tasks import known_task
 
     if task == "arc":
+        refuse(context, "passes select check noise pins watch", "not for ARC, whose answers are chosen by votes")
+        if output == "csv":
+            raise ValueError("--format csv: an ARC task is answered in text or json")
         fitting = {"seconds": fit_seconds, "everything": fit_everything}
         how = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size, "backend": backend}
         found = load_task_weights(weights, device, dtype)
         raise typer.Exit(solve_arc(found, puzzle, data, fitting, votes, output, png, how))
+    refuse(context, "fit_seconds fit_everything data votes", "for ARC only")
+    if task != "maze":
+        refuse(context, "png", f"draws mazes and ARC tasks, not {task}")
+    if puzzle == "-" or output != "text":
+        refuse(context, "watch png", "draws one puzzle; not with --format json or csv, nor standard input")
     cells = (
         None if puzzle == "-" else known_task(task).cells_of(read_text(puzzle) if os.path.isfile(puzzle) else puzzle)
     )
@@ -263,8 +279,6 @@ def solve_one(reasoner: Any, puzzle: str, watch: bool, png: Path | None) -> int:
     if png:
         from .pictures import save_maze
 
-        if task.name != "maze":
-            raise ValueError(f"--png draws mazes, not {task.name}")
         save_maze(png, task, given, task.parse(solution.answer))
     print(solution.answer)
     return 0 if solution.verified else 1
@@ -403,13 +417,14 @@ def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[
 
 @app.command("eval")
 def evaluate_command(
+    context: typer.Context,
     weights: WeightsName,
     data: Annotated[
         str | None,
         typer.Option(help="CSV (source,question,answer,rating), data-set folder or built-in set; default: the task's"),
     ] = None,
     split: Annotated[str, typer.Option(help="split of a folder or built-in set: test, val or train")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="only the first N rows")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first N rows; ARC: tasks")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="write the report here")] = None,
     max_segments: Segments = None,
     halt: Halt = "auto",
@@ -433,8 +448,13 @@ def evaluate_command(
     from .tasks import task_for
 
     found = load_weights(weights, device, forward_dtype=dtype)
+    if found.task == "arc":
+        refuse(context, "passes select check noise pins", "not for ARC, whose answers are chosen by votes")
+    else:
+        refuse(context, "votes submission", "for ARC only")
     data = data or built_in_set(found)
     if os.path.isfile(data):
+        refuse(context, "split", "a CSV file has no splits")
         if found.task == "arc":
             raise ValueError(f"{data}: ARC needs a folder that `hrm data build arc` made")
         lines = read_csv(data)
@@ -447,7 +467,7 @@ def evaluate_command(
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner(found.model, found.task, **options)
     if found.task == "arc":
-        return evaluate_votes(reasoner, data, rows, votes, submission, json_out)
+        return evaluate_votes(reasoner, data, rows, votes, limit, submission, json_out)
     report = {"weights": found.where, "data": data, **evaluate(reasoner, rows, limit)}
     if json_out:
         write_synced(json_out, json.dumps(report, indent=1).encode())
@@ -483,13 +503,19 @@ def built_in_set(found: Any) -> str:
 
 
 def evaluate_votes(
-    reasoner: Any, data: str, rows: Any, votes: int | None, submission: Path | None, json_out: Path | None
+    reasoner: Any,
+    data: str,
+    rows: Any,
+    votes: int | None,
+    limit: int | None,
+    submission: Path | None,
+    json_out: Path | None,
 ) -> None:
     """ARC: two attempts a test input, by vote over the augmentations of a data-set folder."""
     from .checkpoint import write_synced
     from .voting import evaluate_arc
 
-    report, answers = evaluate_arc(reasoner, rows, identifier_names(data), votes)
+    report, answers = evaluate_arc(reasoner, rows, identifier_names(data), votes, limit)
     for file, content in ((json_out, report), (submission, answers)):
         if file:
             write_synced(file, json.dumps(content).encode())
@@ -694,6 +720,7 @@ def export(
 
 @data_app.command("build")
 def data_build(
+    context: typer.Context,
     task: Annotated[str, typer.Argument(help="sudoku, maze or arc")],
     out: Annotated[Path, typer.Option(help="folder to make")],
     source: Annotated[
@@ -731,6 +758,9 @@ def data_build(
     if task == "arc":
         from .arc_data import build_arc
 
+        refuse(context, "subsample val test_source val_source min_rating min_path", "not for ARC")
+        if source:
+            refuse(context, "arc_set", "names a set in the place of --source; give one of them")
         report = build_arc(
             out=out,
             set_name=arc_set,
@@ -748,6 +778,7 @@ def data_build(
         )
         print(report)
         return
+    refuse(context, "arc_set ask smallest policy layout extra_training without_overlap", "for ARC only")
     if source is None:
         raise ValueError("--source is missing: FILE.csv[.gz], hf, generate, or a built-in set")
     from .data import build

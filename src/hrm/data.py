@@ -355,14 +355,16 @@ def build(
     given as such is left whole and may share grids with training.
     """
     task = known_task(task).for_cells((size or DEFAULT_SIDE[task]) ** 2)
-    if min_path is not None and task.name != "maze":
-        raise ValueError(f"--min-path {min_path}: only mazes have paths")
+    if min_path is not None and (task.name != "maze" or source != "generate"):
+        raise ValueError(f"--min-path {min_path}: only for mazes by --source generate")
     made = {} if min_path is None else {"min_path": min_path}
     rng = np.random.Generator(np.random.Philox(seed))
     pools = source_pools(source, task, rng, subsample, val, test_source, made)
     if val_source:
         pools = dataclasses.replace(pools, val=read_csv(val_source))
     task = pools.task
+    if size and task.seq_len != size**2:
+        raise ValueError(f"--size {size}: {source} has puzzles of {task.seq_len} cells")
     train = pools.train
     if min_rating is not None:
         train = [row for row in train if row.rating >= min_rating]

@@ -155,17 +155,20 @@ def vote(reasoner: Reasoner, tasks: list[Asked], votes: int | None = None) -> di
 
 
 def evaluate_arc(
-    reasoner: Reasoner, split: Split, identifiers: list[str], votes: int | None = None
+    reasoner: Reasoner, split: Split, identifiers: list[str], votes: int | None = None, limit: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both scores at two attempts, the share of test inputs right among the first k grids, and the submission."""
+    """Both scores at two attempts, the share of test inputs right among the first k grids, and the submission.
+
+    `votes`: most augmentations asked a test input; `limit`: only so many tasks, the first.
+    """
     started = time.perf_counter()
-    asked = asked_in(split, identifiers)
+    asked = asked_in(split, identifiers)[:limit]
     tasks, ballots = [one.task for one in asked], vote(reasoner, asked, votes)
     report: dict[str, Any] = dict(scores(tasks, ballots))
     report["test_inputs"] = len(ballots)
     report["pass_at"] = {k: scores(tasks, ballots, k)["share_of_test_inputs"] for k in RANKS}
     report["votes"] = sum(ballot.cast for ballot in ballots.values())
-    report["most_votes"] = votes or int(np.diff(split.table_indices).max())
+    report["most_votes"] = votes or max(len(one.table) for one in asked)
     report["seconds"] = time.perf_counter() - started
     report["data_hash"] = split.hash
     return report, submission(tasks, ballots)
