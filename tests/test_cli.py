@@ -150,6 +150,24 @@ def test_no_option_is_ignored(command, ignored):
     assert refusal(*command, *ignored.split()).startswith(ignored.split()[0])
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("eval", "sudoku", "--json", "none/x.json"),
+        ("eval", "sudoku", "--json", "."),
+        ("eval", "RUN", "--submission", "none/x.json"),
+        ("bench", "sudoku", "--json", "none/x.json"),
+        ("solve", "arc", "TASK.json", "--png", "none/x.png"),
+        ("solve", "arc", "TASK.json", "--png", "x.jpg"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is_computed(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hrm.checkpoint.load_weights", None)
+    assert arguments[-1] in refusal(*arguments)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("field", ["--set L_cycles=8", "--seq-len 9"])
 def test_our_own_weights_are_converted_as_they_are(field, tmp_path):
     line = refusal("convert", "sudoku", tmp_path / "new", *field.split())

@@ -75,6 +75,15 @@ def refuse(context: typer.Context, options: str, why: str) -> None:
             raise ValueError(f"{parameter.opts[0]}: {why}")
 
 
+def writable(*files: Path | None) -> None:
+    """Raise ValueError, before anything is computed, for a file that could not be written afterwards."""
+    for file in filter(None, files):
+        if file.is_dir():
+            raise ValueError(f"{file}: a folder; name a file to write")
+        if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
+            raise ValueError(f"{file}: no folder {file.parent} to write it in; make it, or name another")
+
+
 # --- solving ----------------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +129,10 @@ def solve(
     from .reasoner import Reasoner
     from .tasks import known_task
 
+    if png:
+        from .pictures import drawable
+
+        writable(drawable(png))
     if task == "arc":
         refuse(context, "passes select check noise pins watch", "not for ARC, whose answers are chosen by votes")
         if output == "csv":
@@ -447,6 +460,7 @@ def evaluate_command(
     from .reasoner import Reasoner
     from .tasks import task_for
 
+    writable(json_out, submission)
     found = load_weights(weights, device, forward_dtype=dtype)
     if found.task == "arc":
         refuse(context, "passes select check noise pins", "not for ARC, whose answers are chosen by votes")
@@ -550,6 +564,7 @@ def bench_command(
     from .evaluate import suited
     from .model import machine_device
 
+    writable(json_out)
     before = None if compare is None else read_json(compare)
     found = load_weights(weights, "cpu")
     if found.task == "arc":
