@@ -13,7 +13,7 @@ from conftest import refusal, tiny
 from typer.testing import CliRunner
 
 from hrm.checkpoint import Weights, load_weights, shipped_weights
-from hrm.cli import app, built_in_set
+from hrm.cli import app, built_in_set, lines_as_they_come
 from hrm.data import load_split
 from hrm.model import HRM
 from hrm.tasks.sudoku import Sudoku
@@ -93,6 +93,32 @@ def test_a_stream_answers_before_its_end_and_reports_bad_lines():
         assert "error" in bad and good["verified"]
         assert process.stderr.read().startswith("hrm: standard input line 2: ")
         assert process.wait(60) == 2
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (json.dumps({"puzzle": EASY}), "", '{"question": "12x"}', json.dumps({"question": EASY}), EASY),
+        ("source,question,answer,rating", f"a,{EASY},,1", "b", f"c,{EASY},,", f"d,{EASY}"),
+    ],
+)
+def test_a_stream_of_json_lines_or_csv_is_read_and_its_lines_are_counted(lines):
+    ran = hrm("solve", "sudoku", "-", stdin="\n".join(lines))
+    answers = [line.endswith("verified") for line in ran.stdout.splitlines()]
+    assert answers == [EASY in line for line in lines if EASY in line or line == lines[2]], ran.stderr
+    assert ran.stderr.startswith("hrm: standard input line 3: ") and ran.returncode == 2
+
+
+def test_lines_are_numbered_however_they_arrive():
+    ends = os.pipe()
+    groups = lines_as_they_come(ends[0], str.strip)
+    found = []
+    for written in (b"a\n\nb\nc", b"c\n \n", b"d"):
+        os.write(ends[1], written)
+        found += next(groups) if written != b"d" else []
+    os.close(ends[1])
+    assert [*found, *next(groups)] == [(1, "a"), (3, "b"), (4, "cc"), (6, "d")]
+    os.close(ends[0])
 
 
 @pytest.mark.parametrize(

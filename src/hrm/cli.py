@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -162,7 +162,7 @@ def solve(
     elif watch or png or output == "text":
         failed = solve_one(reasoner, one_puzzle(puzzle, reasoner.task), watch, png)
     else:
-        failed = Answering(reasoner, output, "puzzle").stream([[puzzle]])
+        failed = Answering(reasoner, output, "puzzle").stream([[(1, puzzle)]])
     raise typer.Exit(failed)
 
 
@@ -302,7 +302,7 @@ class Answering:
 
     def __init__(self, reasoner: Any, output: str, name: str):
         self.reasoner, self.output, self.name = reasoner, output, name
-        self.line, self.bad, self.unsolved = 0, 0, 0
+        self.bad, self.unsolved = 0, 0
         self.table = csv.writer(sys.stdout, lineterminator="\n")
         if output == "csv":
             self.table.writerow(("puzzle", "answer", "verified", "segments", "passes", "confidence"))
@@ -312,30 +312,31 @@ class Answering:
         puzzles = puzzles_in(text, self.reasoner.task)
         if not puzzles:
             raise ValueError(f"{self.name}: no puzzles in it")
-        self._take([puzzle for _, puzzle in puzzles], [line for line, _ in puzzles])
+        self._take(puzzles)
         return self._code()
 
-    def stream(self, groups: Iterator[list[str]]) -> int:
-        """Groups of lines as they arrive; returns the exit code."""
+    def stream(self, groups: Iterable[list[tuple[int, str]]]) -> int:
+        """Groups of numbered lines as they arrive; returns the exit code."""
+        puzzle_of = None
         for group in groups:
-            self._take(group)
+            if puzzle_of is None:
+                header, puzzle_of = form_of(group[0][1])
+                group = group[header:]
+            self._take([(number, puzzle_of(line)) for number, line in group])
         return self._code()
 
     def _code(self) -> int:
         return 2 if self.bad else 1 if self.unsolved else 0
 
-    def _take(self, puzzles: list[str], lines: list[int] | None = None) -> None:
-        lines = lines or list(range(self.line + 1, self.line + 1 + len(puzzles)))
-        self.line += len(puzzles)
+    def _take(self, puzzles: list[tuple[int, str]]) -> None:
         faults = {}
-        for number, puzzle in zip(lines, puzzles, strict=True):
+        for number, puzzle in puzzles:
             try:
                 self.reasoner.read(puzzle)
             except ValueError as error:
                 faults[number] = str(error)
-        good = [p for number, p in zip(lines, puzzles, strict=True) if number not in faults]
-        solutions = self.reasoner.solve_many(good)
-        for number, puzzle in zip(lines, puzzles, strict=True):
+        solutions = self.reasoner.solve_many(puzzle for number, puzzle in puzzles if number not in faults)
+        for number, puzzle in puzzles:
             if number in faults:
                 self._write_fault(number, puzzle, faults[number])
             else:
@@ -385,14 +386,9 @@ def puzzles_in(text: str, task: Any) -> list[tuple[int, str]]:
     if not filled:
         return []
     first = filled[0][1]
-    if "question" in first.split(","):
-        column = first.split(",").index("question")
-        rows = [(number, next(csv.reader([line]))) for number, line in filled[1:]]
-        return [(number, row[column] if len(row) > column else "") for number, row in rows]
-    if first.startswith("{"):
-        return [(number, puzzle_of_record(line)) for number, line in filled]
-    if len(first) >= task.seq_len:
-        return filled
+    header, puzzle_of = form_of(first)
+    if header or first.startswith("{") or len(first) >= task.seq_len:  # else drawn grids
+        return [(number, puzzle_of(line)) for number, line in filled[header:]]
     grids: list[tuple[int, str]] = []
     fresh = True
     for number, line in lines:
@@ -406,23 +402,43 @@ def puzzles_in(text: str, task: Any) -> list[tuple[int, str]]:
     return grids
 
 
+def form_of(first: str) -> tuple[int, Callable[[str], str]]:
+    """How many lines the first line makes a header of, and what finds the puzzle in those that follow it."""
+    columns = first.split(",")
+    if "question" not in columns:
+        return 0, puzzle_of_record
+    place = columns.index("question")
+    return 1, lambda line: puzzle_of_row(line, place)
+
+
+def puzzle_of_row(line: str, place: int) -> str:
+    try:
+        return next(csv.reader([line]))[place]
+    except (csv.Error, IndexError):
+        return ""
+
+
 def puzzle_of_record(line: str) -> str:
+    """The puzzle of a JSON line; a line that is no record is the puzzle itself."""
+    if not line.startswith("{"):
+        return line
     try:
         record = json.loads(line)
         return str(record.get("puzzle") or record["question"])
-    except (json.JSONDecodeError, KeyError, AttributeError):
+    except (ValueError, KeyError):
         return line
 
 
-def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[list[str]]:
-    """Groups of whole lines: whatever has arrived by the time the last group was dealt with."""
-    rest = b""
-    while chunk := os.read(descriptor, 1 << 16):
-        *whole, rest = (rest + chunk).split(b"\n")
-        if lines := [tidy(line.decode(errors="replace")) for line in whole if line.strip()]:
-            yield lines
-    if rest.strip():
-        yield [tidy(rest.decode(errors="replace"))]
+def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[list[tuple[int, str]]]:
+    """Groups of numbered lines, blank ones left out: whatever has arrived by the time the last group was dealt with."""
+    rest, before, chunk = b"", 0, b"?"
+    while chunk:
+        chunk = os.read(descriptor, 1 << 16)
+        *whole, rest = (rest + chunk).split(b"\n") if chunk else (rest, b"")
+        numbered = enumerate(whole, before + 1)
+        if group := [(number, tidy(line.decode(errors="replace"))) for number, line in numbered if line.strip()]:
+            yield group
+        before += len(whole)
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
