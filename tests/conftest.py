@@ -6,7 +6,9 @@ from types import ModuleType
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from hrm.cli import app
 from hrm.config import ModelConfig
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -47,6 +49,13 @@ def benchmark(name: str) -> ModuleType:
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
     return program
+
+
+def refusal(*arguments: object) -> str:
+    """The line with which the command line refuses its arguments (`main` prints it and leaves with exit code 2)."""
+    mistake = CliRunner().invoke(app, list(map(str, arguments))).exception
+    assert isinstance(mistake, ValueError) and "\n" not in str(mistake), repr(mistake)
+    return str(mistake)
 
 
 def batch_for(config: ModelConfig, rows: int = 4, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -2,15 +2,20 @@
 
 import json
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
 import torch
+from conftest import refusal, tiny
+from typer.testing import CliRunner
 
 from hrm.answers import Answers
 from hrm.arc_data import build_arc
-from hrm.data import DeviceSampler, load_split
+from hrm.checkpoint import save_weights
+from hrm.cli import app
+from hrm.data import DeviceSampler, Split, load_split
+from hrm.model import HRM
 from hrm.tasks.arc import (
     Arc,
     ArcTask,
@@ -169,6 +174,20 @@ def test_files_that_are_no_tasks_are_refused_in_one_line(tmp_path, document, wor
     with pytest.raises(ValueError, match="bad.json.*" + words) as refusal:
         read_tasks(tmp_path / "bad.json")
     assert "\n" not in str(refusal.value)
+
+
+def test_damaged_and_encrypted_zips_are_refused_in_one_line(tmp_path):
+    with ZipFile(tmp_path / "good.zip", "w", ZIP_DEFLATED) as archive:
+        archive.writestr("t.json", json.dumps(document_of(a_task(0))))
+    good = (tmp_path / "good.zip").read_bytes()
+    name, listed = good.index(b"t.json"), good.index(b"PK\1\2")
+    damaged = good[: name + 6] + b"\xff" * 40 + good[name + 46 :]
+    encrypted = good[:6] + b"\1" + good[7 : listed + 8] + b"\1" + good[listed + 9 :]  # bit 0 of the flags
+    for content, words in ((damaged, "invalid block type"), (encrypted, "encrypted"), (good[:60], "not a zip file")):
+        (tmp_path / "bad.zip").write_bytes(content)
+        with pytest.raises(ValueError, match="bad.zip: not a readable zip file: .*" + words) as refusal:
+            read_tasks(tmp_path / "bad.zip")
+        assert "\n" not in str(refusal.value)
 
 
 # --- voting and scores
@@ -343,6 +362,34 @@ def test_a_training_set_that_holds_the_questions_is_refused_by_name(tmp_path):
         build_arc(source=source, out=tmp_path / "d", extra_training=other)
     report = build_arc(source=source, out=tmp_path / "d", extra_training=other, without_overlap=True, num_aug=1)
     assert report.counts["train"] == 8 and "left out" in str(report)
+
+
+def arc_weights(folder: Path, split: Split, hash: str | None) -> Path:
+    """Random weights for a data set, whose card says that a set of this hash was trained on."""
+    meta = split.metadata
+    shape = {"vocab_size": 12, "seq_len": meta.seq_len, "num_puzzle_identifiers": meta.num_puzzle_identifiers}
+    save_weights(folder, HRM(tiny(**shape, halt_max_steps=1)), "arc", {"data_hash": hash} if hash else {})
+    return folder
+
+
+def test_weights_are_measured_on_no_other_identifiers_than_their_own(tmp_path):
+    source = source_of(tmp_path / "s", TRAINING, EVALUATION)
+    for name, seed, num_aug in (("own", 0, 1), ("other", 1, 1), ("larger", 0, 2)):
+        build_arc(source=source, out=tmp_path / name, num_aug=num_aug, seed=seed, side=8)
+    split = load_split(str(tmp_path / "own"), "train")
+    ours = arc_weights(tmp_path / "ours", split, split.hash)
+    ran = CliRunner().invoke(app, ["eval", str(ours), "--data", str(tmp_path / "own")])
+    assert ran.exit_code == 0 and "tasks 3 of" in ran.output, ran.output
+    ran = CliRunner().invoke(app, ["eval", str(ours), "--data", str(tmp_path / "own"), "--limit", "2"])
+    assert "tasks 2 of" in ran.output
+    for ignored in ("--passes 2", "--select votes", "--check", "--noise 1", "--pins 1"):
+        line = refusal("eval", ours, "--data", tmp_path / "own", *ignored.split())
+        assert line.startswith(f"{ignored.split()[0]}: not for ARC")
+    assert "ARC needs a folder" in refusal("eval", ours, "--data", __file__)
+    assert f"other: not the data set that {ours} was trained on" in refusal("eval", ours, "--data", tmp_path / "other")
+    assert "trained with 15 puzzle identifiers, " in refusal("eval", ours, "--data", tmp_path / "larger")
+    unknown = arc_weights(tmp_path / "unknown", split, None)  # as a reference's converted checkpoint
+    assert CliRunner().invoke(app, ["eval", str(unknown), "--data", str(tmp_path / "other")]).exit_code == 0
 
 
 class Oracle:

@@ -9,9 +9,13 @@ import subprocess
 import sys
 
 import pytest
+from conftest import refusal, tiny
+from typer.testing import CliRunner
 
-from hrm.checkpoint import shipped_weights
+from hrm.checkpoint import Weights, load_weights, shipped_weights
+from hrm.cli import app, built_in_set, lines_as_they_come
 from hrm.data import load_split
+from hrm.model import HRM
 from hrm.tasks.sudoku import Sudoku
 
 TASK = Sudoku()
@@ -92,6 +96,32 @@ def test_a_stream_answers_before_its_end_and_reports_bad_lines():
 
 
 @pytest.mark.parametrize(
+    "lines",
+    [
+        (json.dumps({"puzzle": EASY}), "", '{"question": "12x"}', json.dumps({"question": EASY}), EASY),
+        ("source,question,answer,rating", f"a,{EASY},,1", "b", f"c,{EASY},,", f"d,{EASY}"),
+    ],
+)
+def test_a_stream_of_json_lines_or_csv_is_read_and_its_lines_are_counted(lines):
+    ran = hrm("solve", "sudoku", "-", stdin="\n".join(lines))
+    answers = [line.endswith("verified") for line in ran.stdout.splitlines()]
+    assert answers == [EASY in line for line in lines if EASY in line or line == lines[2]], ran.stderr
+    assert ran.stderr.startswith("hrm: standard input line 3: ") and ran.returncode == 2
+
+
+def test_lines_are_numbered_however_they_arrive():
+    ends = os.pipe()
+    groups = lines_as_they_come(ends[0], str.strip)
+    found = []
+    for written in (b"a\n\nb\nc", b"c\n \n", b"d"):
+        os.write(ends[1], written)
+        found += next(groups) if written != b"d" else []
+    os.close(ends[1])
+    assert [*found, *next(groups)] == [(1, "a"), (3, "b"), (4, "cc"), (6, "d")]
+    os.close(ends[0])
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("solve", "sudoku", "123"), "81 cells expected"),
@@ -115,6 +145,90 @@ def test_mistakes_end_in_one_line_and_exit_code_2(arguments, words):
     ran = hrm(*arguments)
     assert ran.returncode == 2
     assert words in ran.stderr and ran.stderr.startswith("hrm: ") and ran.stderr.count("\n") == 1
+
+
+SOLVE_ARC, SOLVE = ("solve", "arc", "TASK.json"), ("solve", "sudoku", EASY)
+BUILD_ARC, BUILD = ("data", "build", "arc", "--out", "x"), ("data", "build", "maze", "--out", "x")
+
+
+@pytest.mark.parametrize(
+    ("command", "ignored"),
+    [
+        *(
+            (SOLVE_ARC, words)
+            for words in ("--passes 2", "--select votes", "--check", "--noise 1", "--pins 1", "--watch")
+        ),
+        (SOLVE_ARC, "--format csv"),
+        *((SOLVE, words) for words in ("--fit-seconds 1", "--fit-everything", "--data d", "--votes 1", "--png a.png")),
+        *((("solve", "maze", "-"), words) for words in ("--watch", "--png a.png")),
+        *((("solve", "maze", "S G", "--format", "csv"), words) for words in ("--watch", "--png a.png")),
+        *((("eval", "sudoku"), words) for words in ("--votes 1", "--submission s.json")),
+        (("eval", "sudoku", "--data", __file__), "--split val"),
+        *((BUILD_ARC, words) for words in ("--subsample 1", "--val 0", "--min-rating 0", "--min-path 9")),
+        *((BUILD_ARC, words) for words in ("--test-source t.csv", "--val-source v.csv")),
+        ((*BUILD_ARC, "--source", "s.zip"), "--set arc-agi-1"),
+        *((BUILD, words) for words in ("--set arc-agi-1", "--ask training", "--smallest 1", "--policy training")),
+        *((BUILD, words) for words in ("--layout reference", "--extra-training e", "--without-overlap")),
+        *(((*BUILD, "--source", "maze-15x15-1k"), words) for words in ("--size 9", "--min-path 9")),
+    ],
+)
+def test_no_option_is_ignored(command, ignored):
+    assert refusal(*command, *ignored.split()).startswith(ignored.split()[0])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("eval", "sudoku", "--json", "none/x.json"),
+        ("eval", "sudoku", "--json", "."),
+        ("eval", "RUN", "--submission", "none/x.json"),
+        ("bench", "sudoku", "--json", "none/x.json"),
+        ("solve", "arc", "TASK.json", "--png", "none/x.png"),
+        ("solve", "arc", "TASK.json", "--png", "x.jpg"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is_computed(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hrm.checkpoint.load_weights", None)
+    assert arguments[-1] in refusal(*arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("field", ["--set L_cycles=8", "--seq-len 9"])
+def test_our_own_weights_are_converted_as_they_are(field, tmp_path):
+    line = refusal("convert", "sudoku", tmp_path / "new", *field.split())
+    assert line == "sudoku: seq_len and overrides (--seq-len, --set) are for a reference's checkpoint, not for ours"
+
+
+@pytest.mark.parametrize("field", ["L_cycles=[", "L_cycles", "=8"])
+def test_a_field_to_convert_by_is_written_key_value(field, tmp_path):
+    line = refusal("convert", "sudoku", tmp_path / "new", "--set", field)
+    assert line == f"--set {field}: write key=value, such as L_cycles=8"
+
+
+@pytest.mark.parametrize(
+    ("command", "weights", "data", "cells"),
+    [
+        ("eval", "maze", "sudoku-hard-1k", "81 cells and 11 tokens"),
+        ("eval", "sudoku", "maze-15x15-1k", "225 cells and 6 tokens"),
+        ("bench", "sudoku", "sudoku-6x6-1k", "36 cells and 8 tokens"),
+    ],
+)
+def test_weights_and_data_that_do_not_fit_are_both_named(command, weights, data, cells):
+    line = refusal(command, weights, "--data", data)
+    assert line.startswith(f"{data} has puzzles of {cells}, ") and f"{weights} solves {weights} of " in line
+
+
+def test_the_built_in_set_is_of_the_weights_own_size_and_they_are_loaded_once(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        "hrm.checkpoint.load_weights", lambda *a, **k: loaded.append(load_weights(*a, **k)) or loaded[-1]
+    )
+    ran = CliRunner().invoke(app, ["eval", "sudoku", "--limit", "1", "--max-segments", "1"])
+    assert ran.exit_code == 0 and "of sudoku-hard-1k" in ran.output and len(loaded) == 1
+    shape = {"vocab_size": 8, "seq_len": 36, "num_puzzle_identifiers": 1}
+    assert built_in_set(Weights(HRM(tiny(**shape)), "sudoku")) == "sudoku-6x6-1k"
+    assert built_in_set(load_weights("maze-30x30")) == "maze-30x30-hard-1k"
 
 
 def test_eval_writes_the_promised_keys(tmp_path):

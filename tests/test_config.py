@@ -50,6 +50,12 @@ def test_mistakes_get_one_line_with_the_nearest_right_name(override, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("override", ["test_at_end=true", "eval_every=100"])
+def test_arc_is_not_measured_in_training(override):
+    with pytest.raises(ValueError, match="task=arc is measured by votes"):
+        load_recipe("arc-mini", [override])
+
+
 def test_unknown_and_broken_recipe_files(tmp_path):
     with pytest.raises(ValueError, match="did you mean 'trm-sudoku-1k'"):
         load_recipe("trm-sudoku")

@@ -190,6 +190,7 @@ def test_the_hub_offline_points_to_a_file(tmp_path, monkeypatch):
         (b"source,question,answer,rating\n", "no rows"),
         (b"source,question,answer,rating\nx,1\n", "line 2: fewer columns"),
         (b"source,question,answer,rating\nx,1,2,hard\n", "rating 'hard' is not a whole number"),
+        (b"source,question,answer,rating\nx,1,2,3\nx," + b"1" * 200_000, "line 3: not CSV: field larger"),
         (b"\xff\xfe\x00", "not a text file"),
         (gzip.compress(b"source,question,answer,rating\n" * 50)[:40], "cannot be read"),
     ],

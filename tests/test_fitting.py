@@ -1,6 +1,8 @@
 """Fitting a model to one ARC task before its tests are asked."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ import torch
 from conftest import tiny
 from typer.testing import CliRunner
 
-from hrm.checkpoint import save_weights
-from hrm.cli import app, main
+from hrm.arc_data import build_arc
+from hrm.checkpoint import Weights, save_weights
+from hrm.cli import app, main, trained_identifiers
+from hrm.data import load_split
 from hrm.fitting import fit
 from hrm.model import HRM
 from hrm.reasoner import Reasoner
@@ -72,20 +76,36 @@ def test_grids_larger_than_the_canvas_and_models_without_embedding_are_refused()
         fit(bare, TASK)
 
 
+def written(folder: Path, *tasks: ArcTask) -> Path:
+    folder.mkdir(parents=True)
+    for task in tasks:
+        pairs = {"train": task.demos, "test": task.tests}
+        listed = {s: [{"input": p.input.tolist(), "output": p.output.tolist()} for p in ps] for s, ps in pairs.items()}
+        (folder / f"{task.name}.json").write_text(json.dumps(listed))
+    return folder
+
+
+def test_a_task_of_the_weights_own_data_set_is_known_if_it_was_trained_on(tmp_path):
+    written(tmp_path / "s" / "training", ArcTask("held", (swapped("12"), swapped("11")), (swapped("21"),)))
+    written(tmp_path / "s" / "evaluation", TASK)
+    how = dict(source=tmp_path / "s", num_aug=1, side=5, policy="training")
+    build_arc(out=tmp_path / "d", **how)
+    found = Weights(model(), "arc", {"data_hash": load_split(str(tmp_path / "d"), "train").hash})
+    table, first = trained_identifiers(found, tmp_path / "d", "held")
+    assert (len(table), first) == (2, 1)
+    for name in ("swap", "nowhere"):  # the first has identifiers, and was only asked
+        assert trained_identifiers(found, tmp_path / "d", name) is None
+    build_arc(out=tmp_path / "r", layout="reference", **how)
+    with pytest.raises(ValueError, match="r: not the data set that"):
+        trained_identifiers(found, tmp_path / "r", "held")
+    with pytest.raises(ValueError, match="no augmentation table: build it with --layout table"):
+        trained_identifiers(replace(found, card={}), tmp_path / "r", "held")
+
+
 def test_the_shell_shows_demonstrations_attempts_and_how_they_came(tmp_path, capsys, monkeypatch):
     save_weights(tmp_path / "weights", model(), "arc", {})
-    pairs = {"train": TASK.demos, "test": TASK.tests}
-    listed = {s: [{"input": p.input.tolist(), "output": p.output.tolist()} for p in ps] for s, ps in pairs.items()}
-    (tmp_path / "swap.json").write_text(json.dumps(listed))
-    asked = [
-        "solve",
-        "arc",
-        str(tmp_path / "swap.json"),
-        "--weights",
-        str(tmp_path / "weights"),
-        "--fit-seconds",
-        "0.5",
-    ]
+    task = written(tmp_path / "tasks", TASK) / "swap.json"
+    asked = ["solve", "arc", str(task), "--weights", str(tmp_path / "weights"), "--fit-seconds", "0.5"]
     picture = tmp_path / "out.png"
     ran = CliRunner().invoke(app, [*asked, "--png", str(picture)])
     assert ran.exit_code in (0, 1), ran.output

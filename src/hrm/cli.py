@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,11 +68,28 @@ def main() -> None:
         sys.exit(2)
 
 
+def refuse(context: typer.Context, options: str, why: str) -> None:
+    """Raise ValueError for the first of these parameters that the command line sets: it would be ignored."""
+    for parameter in context.command.params:
+        if parameter.name in options.split() and context.params[parameter.name] not in (parameter.default, ()):
+            raise ValueError(f"{parameter.opts[0]}: {why}")
+
+
+def writable(*files: Path | None) -> None:
+    """Raise ValueError, before anything is computed, for a file that could not be written afterwards."""
+    for file in filter(None, files):
+        if file.is_dir():
+            raise ValueError(f"{file}: a folder; name a file to write")
+        if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
+            raise ValueError(f"{file}: no folder {file.parent} to write it in; make it, or name another")
+
+
 # --- solving ----------------------------------------------------------------------------------------------------------
 
 
 @app.command()
 def solve(
+    context: typer.Context,
     task: Annotated[str, typer.Argument(help="which kind of puzzle: sudoku, maze or arc")],
     puzzle: Annotated[
         str,
@@ -112,11 +129,23 @@ def solve(
     from .reasoner import Reasoner
     from .tasks import known_task
 
+    if png:
+        from .pictures import drawable
+
+        writable(drawable(png))
     if task == "arc":
+        refuse(context, "passes select check noise pins watch", "not for ARC, whose answers are chosen by votes")
+        if output == "csv":
+            raise ValueError("--format csv: an ARC task is answered in text or json")
         fitting = {"seconds": fit_seconds, "everything": fit_everything}
         how = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size, "backend": backend}
         found = load_task_weights(weights, device, dtype)
         raise typer.Exit(solve_arc(found, puzzle, data, fitting, votes, output, png, how))
+    refuse(context, "fit_seconds fit_everything data votes", "for ARC only")
+    if task != "maze":
+        refuse(context, "png", f"draws mazes and ARC tasks, not {task}")
+    if puzzle == "-" or output != "text":
+        refuse(context, "watch png", "draws one puzzle; not with --format json or csv, nor standard input")
     cells = (
         None if puzzle == "-" else known_task(task).cells_of(read_text(puzzle) if os.path.isfile(puzzle) else puzzle)
     )
@@ -133,7 +162,7 @@ def solve(
     elif watch or png or output == "text":
         failed = solve_one(reasoner, one_puzzle(puzzle, reasoner.task), watch, png)
     else:
-        failed = Answering(reasoner, output, "puzzle").stream([[puzzle]])
+        failed = Answering(reasoner, output, "puzzle").stream([[(1, puzzle)]])
     raise typer.Exit(failed)
 
 
@@ -179,7 +208,7 @@ def solve_arc(
         model, asked = fitted.model, Asked(task, fitted.table, 1)
         what = "all weights were" if fitting["everything"] else "a puzzle embedding was"
         console.print(
-            f"{task.name} is not among the tasks that these weights name: {what} fitted to its "
+            f"{task.name} is not known to have been trained on: {what} fitted to its "
             f"{len(task.demos)} demonstrations, {fitted.steps} steps in {fitted.seconds:.0f} s, loss {fitted.loss:.3f}"
         )
     else:
@@ -215,15 +244,22 @@ def trained_identifiers(found: Any, data: Path | None, name: str) -> tuple[Any, 
     if data is None:
         return None
     from .data import load_split
+    from .evaluate import check_identifiers
+    from .voting import tables_in
 
-    split, names = load_split(str(data), "train"), json.loads((data / "identifiers.json").read_text())
-    if split.hash != found.card.get("data_hash"):
-        raise ValueError(f"--data {data}: not the data set that these weights were trained on")
-    if split.table is None or name not in names:
-        return None
-    first = names.index(name)
-    (puzzle,) = (split.puzzle_identifiers == first).nonzero()[0]
-    return split.table[split.table_indices[puzzle] : split.table_indices[puzzle + 1]], first
+    split = load_split(str(data), "train")
+    check_identifiers(found, split, str(data))
+    names, tables = identifier_names(data), tables_in(split)
+    first = names.index(name) if name in names else None
+    return (tables[first], first) if first in tables else None
+
+
+def identifier_names(data: str | Path) -> list[str]:
+    """The names that the puzzle identifiers of an ARC data set stand for."""
+    file = Path(data) / "identifiers.json"
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file: ARC needs a folder that `hrm data build arc` made")
+    return json.loads(file.read_text())
 
 
 def one_puzzle(puzzle: str, task: Any) -> str:
@@ -256,8 +292,6 @@ def solve_one(reasoner: Any, puzzle: str, watch: bool, png: Path | None) -> int:
     if png:
         from .pictures import save_maze
 
-        if task.name != "maze":
-            raise ValueError(f"--png draws mazes, not {task.name}")
         save_maze(png, task, given, task.parse(solution.answer))
     print(solution.answer)
     return 0 if solution.verified else 1
@@ -268,7 +302,7 @@ class Answering:
 
     def __init__(self, reasoner: Any, output: str, name: str):
         self.reasoner, self.output, self.name = reasoner, output, name
-        self.line, self.bad, self.unsolved = 0, 0, 0
+        self.bad, self.unsolved = 0, 0
         self.table = csv.writer(sys.stdout, lineterminator="\n")
         if output == "csv":
             self.table.writerow(("puzzle", "answer", "verified", "segments", "passes", "confidence"))
@@ -278,30 +312,31 @@ class Answering:
         puzzles = puzzles_in(text, self.reasoner.task)
         if not puzzles:
             raise ValueError(f"{self.name}: no puzzles in it")
-        self._take([puzzle for _, puzzle in puzzles], [line for line, _ in puzzles])
+        self._take(puzzles)
         return self._code()
 
-    def stream(self, groups: Iterator[list[str]]) -> int:
-        """Groups of lines as they arrive; returns the exit code."""
+    def stream(self, groups: Iterable[list[tuple[int, str]]]) -> int:
+        """Groups of numbered lines as they arrive; returns the exit code."""
+        puzzle_of = None
         for group in groups:
-            self._take(group)
+            if puzzle_of is None:
+                header, puzzle_of = form_of(group[0][1])
+                group = group[header:]
+            self._take([(number, puzzle_of(line)) for number, line in group])
         return self._code()
 
     def _code(self) -> int:
         return 2 if self.bad else 1 if self.unsolved else 0
 
-    def _take(self, puzzles: list[str], lines: list[int] | None = None) -> None:
-        lines = lines or list(range(self.line + 1, self.line + 1 + len(puzzles)))
-        self.line += len(puzzles)
+    def _take(self, puzzles: list[tuple[int, str]]) -> None:
         faults = {}
-        for number, puzzle in zip(lines, puzzles, strict=True):
+        for number, puzzle in puzzles:
             try:
                 self.reasoner.read(puzzle)
             except ValueError as error:
                 faults[number] = str(error)
-        good = [p for number, p in zip(lines, puzzles, strict=True) if number not in faults]
-        solutions = self.reasoner.solve_many(good)
-        for number, puzzle in zip(lines, puzzles, strict=True):
+        solutions = self.reasoner.solve_many(puzzle for number, puzzle in puzzles if number not in faults)
+        for number, puzzle in puzzles:
             if number in faults:
                 self._write_fault(number, puzzle, faults[number])
             else:
@@ -351,14 +386,9 @@ def puzzles_in(text: str, task: Any) -> list[tuple[int, str]]:
     if not filled:
         return []
     first = filled[0][1]
-    if "question" in first.split(","):
-        column = first.split(",").index("question")
-        rows = [(number, next(csv.reader([line]))) for number, line in filled[1:]]
-        return [(number, row[column] if len(row) > column else "") for number, row in rows]
-    if first.startswith("{"):
-        return [(number, puzzle_of_record(line)) for number, line in filled]
-    if len(first) >= task.seq_len:
-        return filled
+    header, puzzle_of = form_of(first)
+    if header or first.startswith("{") or len(first) >= task.seq_len:  # else drawn grids
+        return [(number, puzzle_of(line)) for number, line in filled[header:]]
     grids: list[tuple[int, str]] = []
     fresh = True
     for number, line in lines:
@@ -372,23 +402,43 @@ def puzzles_in(text: str, task: Any) -> list[tuple[int, str]]:
     return grids
 
 
+def form_of(first: str) -> tuple[int, Callable[[str], str]]:
+    """How many lines the first line makes a header of, and what finds the puzzle in those that follow it."""
+    columns = first.split(",")
+    if "question" not in columns:
+        return 0, puzzle_of_record
+    place = columns.index("question")
+    return 1, lambda line: puzzle_of_row(line, place)
+
+
+def puzzle_of_row(line: str, place: int) -> str:
+    try:
+        return next(csv.reader([line]))[place]
+    except (csv.Error, IndexError):
+        return ""
+
+
 def puzzle_of_record(line: str) -> str:
+    """The puzzle of a JSON line; a line that is no record is the puzzle itself."""
+    if not line.startswith("{"):
+        return line
     try:
         record = json.loads(line)
         return str(record.get("puzzle") or record["question"])
-    except (json.JSONDecodeError, KeyError, AttributeError):
+    except (ValueError, KeyError):
         return line
 
 
-def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[list[str]]:
-    """Groups of whole lines: whatever has arrived by the time the last group was dealt with."""
-    rest = b""
-    while chunk := os.read(descriptor, 1 << 16):
-        *whole, rest = (rest + chunk).split(b"\n")
-        if lines := [tidy(line.decode(errors="replace")) for line in whole if line.strip()]:
-            yield lines
-    if rest.strip():
-        yield [tidy(rest.decode(errors="replace"))]
+def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[list[tuple[int, str]]]:
+    """Groups of numbered lines, blank ones left out: whatever has arrived by the time the last group was dealt with."""
+    rest, before, chunk = b"", 0, b"?"
+    while chunk:
+        chunk = os.read(descriptor, 1 << 16)
+        *whole, rest = (rest + chunk).split(b"\n") if chunk else (rest, b"")
+        numbered = enumerate(whole, before + 1)
+        if group := [(number, tidy(line.decode(errors="replace"))) for number, line in numbered if line.strip()]:
+            yield group
+        before += len(whole)
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -396,13 +446,14 @@ def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[
 
 @app.command("eval")
 def evaluate_command(
+    context: typer.Context,
     weights: WeightsName,
     data: Annotated[
         str | None,
         typer.Option(help="CSV (source,question,answer,rating), data-set folder or built-in set; default: the task's"),
     ] = None,
     split: Annotated[str, typer.Option(help="split of a folder or built-in set: test, val or train")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="only the first N rows")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first N rows; ARC: tasks")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="write the report here")] = None,
     max_segments: Segments = None,
     halt: Halt = "auto",
@@ -421,29 +472,32 @@ def evaluate_command(
     """Measure weights on a data set: exact@1, cell accuracy, segments, calibration, verified share, interval."""
     from .checkpoint import load_weights, write_synced
     from .data import load_split, read_csv, split_from_rows
-    from .evaluate import evaluate
+    from .evaluate import evaluate, suited
     from .reasoner import Reasoner
     from .tasks import task_for
 
-    data = data or built_in_set(load_weights(weights, "cpu").task)
+    writable(json_out, submission)
+    found = load_weights(weights, device, forward_dtype=dtype)
+    if found.task == "arc":
+        refuse(context, "passes select check noise pins", "not for ARC, whose answers are chosen by votes")
+    else:
+        refuse(context, "votes submission", "for ARC only")
+    data = data or built_in_set(found)
     if os.path.isfile(data):
-        found, lines = load_weights(weights, device, forward_dtype=dtype), read_csv(data)
-        found = found.resized(len(lines[0].question))
-        rows = split_from_rows(lines, task_for(found.task, found.model.config.seq_len), data)
+        refuse(context, "split", "a CSV file has no splits")
+        if found.task == "arc":
+            raise ValueError(f"{data}: ARC needs a folder that `hrm data build arc` made")
+        lines = read_csv(data)
+        cells = found.resized(len(lines[0].question)).model.config.seq_len
+        rows = split_from_rows(lines, task_for(found.task, cells), data)
     else:
         rows = load_split(data, split)
-        identifiers = rows.metadata.num_puzzle_identifiers
-        found = load_weights(weights, device, forward_dtype=dtype, num_puzzle_identifiers=identifiers)
-    found = found.resized(rows.metadata.seq_len)
-    if rows.metadata.seq_len != found.model.config.seq_len:
-        raise ValueError(
-            f"{data} has puzzles of {rows.metadata.seq_len} cells, {weights} solves {found.model.config.seq_len}"
-        )
+    found = suited(found, rows, data)
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner(found.model, found.task, **options)
     if found.task == "arc":
-        return evaluate_votes(reasoner, data, rows, votes, submission, json_out)
+        return evaluate_votes(reasoner, data, rows, votes, limit, submission, json_out)
     report = {"weights": found.where, "data": data, **evaluate(reasoner, rows, limit)}
     if json_out:
         write_synced(json_out, json.dumps(report, indent=1).encode())
@@ -467,25 +521,30 @@ def evaluate_command(
     print(f"time           {report['seconds']:.1f} s, {report['seconds'] / report['rows'] * 1000:.2f} ms a puzzle")
 
 
-def built_in_set(task: str) -> str:
-    """The set that weights of a task are measured on where the user names none."""
-    sets = {"sudoku": "sudoku-hard-1k", "maze": "maze-15x15-1k"}
-    if task not in sets:
-        raise ValueError(f"--data: no built-in set of task {task}; name a folder that `hrm data build {task}` made")
-    return sets[task]
+def built_in_set(found: Any) -> str:
+    """The set that weights are measured on where the user names none: of their size, or else of their task."""
+    from .data import BUILTIN
+
+    cells = {name: task.seq_len for name, (_, task) in BUILTIN.items() if task.name == found.task}
+    if not cells:
+        raise ValueError(f"--data: no built-in set of task {found.task}; name a folder that `hrm data build` made")
+    return next((name for name in cells if cells[name] == found.model.config.seq_len), next(iter(cells)))
 
 
 def evaluate_votes(
-    reasoner: Any, data: str, rows: Any, votes: int | None, submission: Path | None, json_out: Path | None
+    reasoner: Any,
+    data: str,
+    rows: Any,
+    votes: int | None,
+    limit: int | None,
+    submission: Path | None,
+    json_out: Path | None,
 ) -> None:
     """ARC: two attempts a test input, by vote over the augmentations of a data-set folder."""
     from .checkpoint import write_synced
     from .voting import evaluate_arc
 
-    names = Path(data) / "identifiers.json"
-    if not names.is_file():
-        raise ValueError(f"{names}: no such file: ARC is measured on a folder that `hrm data build arc` made")
-    report, answers = evaluate_arc(reasoner, rows, json.loads(names.read_text()), votes)
+    report, answers = evaluate_arc(reasoner, rows, identifier_names(data), votes, limit)
     for file, content in ((json_out, report), (submission, answers)):
         if file:
             write_synced(file, json.dumps(content).encode())
@@ -517,22 +576,26 @@ def bench_command(
     from .bench import bench, slower, table
     from .checkpoint import load_weights, read_json, write_synced
     from .data import load_split
+    from .evaluate import suited
     from .model import machine_device
 
+    writable(json_out)
     before = None if compare is None else read_json(compare)
     found = load_weights(weights, "cpu")
     if found.task == "arc":
         raise ValueError("hrm bench measures Sudokus and mazes; for ARC, `hrm eval` prints the time of a vote")
-    tokens = load_split(data or built_in_set(found.task), "test").inputs
+    data = data or built_in_set(found)
+    rows = load_split(data, "test")
+    suited(found, rows, data)
     report = bench(
         weights,
-        tokens[:puzzles],
+        rows.inputs[:puzzles],
         backends=backends.split(","),
         rounds=rounds,
         device=machine_device(device),
         cold=cold,
         forward_dtype=dtype,
-        seq_len=tokens.shape[1],
+        seq_len=rows.metadata.seq_len,
         batch_size=puzzles,
         passes=passes,
         max_segments=max_segments,
@@ -642,22 +705,32 @@ def convert(
     ] = None,
 ) -> None:
     """Convert weights between our form and the references'."""
-    import yaml
-
     from .checkpoint import load_weights, save_reference, save_weights
 
     if to not in ("hrm", "reference"):
         raise ValueError(f"--to {to}: choose hrm or reference")
     if target.exists():
         raise ValueError(f"{target} exists: choose another name or remove it")
-    fields = dict(text.partition("=")[::2] for text in set_field or [])
-    overrides = {key: yaml.safe_load(value) for key, value in fields.items()}
+    overrides = dict(map(field_of, set_field or []))
     found = load_weights(source, "cpu", forward_dtype="saved", seq_len=seq_len, overrides=overrides)
     if to == "hrm":
         save_weights(target, found.model, found.task, found.card)
     else:
         save_reference(found.model, target)
     print(f"{source} -> {target}: {sum(p.numel() for p in found.model.parameters()):,} parameters")
+
+
+def field_of(text: str) -> tuple[str, Any]:
+    """`key=value`, the value as YAML reads it."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    try:
+        if key and equals:
+            return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        pass
+    raise ValueError(f"--set {text}: write key=value, such as L_cycles=8")
 
 
 @app.command()
@@ -677,6 +750,7 @@ def export(
 
 @data_app.command("build")
 def data_build(
+    context: typer.Context,
     task: Annotated[str, typer.Argument(help="sudoku, maze or arc")],
     out: Annotated[Path, typer.Option(help="folder to make")],
     source: Annotated[
@@ -714,6 +788,9 @@ def data_build(
     if task == "arc":
         from .arc_data import build_arc
 
+        refuse(context, "subsample val test_source val_source min_rating min_path", "not for ARC")
+        if source:
+            refuse(context, "arc_set", "names a set in the place of --source; give one of them")
         report = build_arc(
             out=out,
             set_name=arc_set,
@@ -731,6 +808,7 @@ def data_build(
         )
         print(report)
         return
+    refuse(context, "arc_set ask smallest policy layout extra_training without_overlap", "for ARC only")
     if source is None:
         raise ValueError("--source is missing: FILE.csv[.gz], hf, generate, or a built-in set")
     from .data import build

@@ -279,6 +279,8 @@ class Recipe(Closed):
             )
         if self.augment and self.task == "arc":
             raise ValueError("task=arc is augmented by its data set's table: use augment=false")
+        if self.task == "arc" and (self.eval_every or self.test_at_end):
+            raise ValueError("task=arc is measured by votes (hrm eval): use eval_every=null and test_at_end=false")
         if self.relabel and self.task != "maze":
             raise ValueError(f"relabel={self.relabel}: only mazes are labelled anew; task={self.task} is not")
         if self.reclue and self.task != "sudoku":

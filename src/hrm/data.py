@@ -123,18 +123,21 @@ def read_csv(path: str | Path) -> list[Row]:
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not a text file") from None
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [name for name in ("question", "answer") if name not in (reader.fieldnames or ())]
-    if missing:
-        raise ValueError(f"{path}: no column '{missing[0]}': the first line must be source,question,answer,rating")
     rows = []
-    for record in reader:
-        where = f"{path} line {reader.line_num}"
-        if record["question"] is None or record["answer"] is None:
-            raise ValueError(f"{where}: fewer columns than the header")
-        rating = record.get("rating") or "0"
-        if not rating.lstrip("-").isdigit():
-            raise ValueError(f"{where}: rating '{rating}' is not a whole number")
-        rows.append(Row(record.get("source") or "", record["question"], record["answer"], int(rating)))
+    try:
+        missing = [name for name in ("question", "answer") if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{path}: no column '{missing[0]}': the first line must be source,question,answer,rating")
+        for record in reader:
+            where = f"{path} line {reader.line_num}"
+            if record["question"] is None or record["answer"] is None:
+                raise ValueError(f"{where}: fewer columns than the header")
+            rating = record.get("rating") or "0"
+            if not rating.lstrip("-").isdigit():
+                raise ValueError(f"{where}: rating '{rating}' is not a whole number")
+            rows.append(Row(record.get("source") or "", record["question"], record["answer"], int(rating)))
+    except csv.Error as error:
+        raise ValueError(f"{path} line {reader.line_num + 1}: not CSV: {error}") from None
     if not rows:
         raise ValueError(f"{path}: no rows")
     return rows
@@ -352,14 +355,16 @@ def build(
     given as such is left whole and may share grids with training.
     """
     task = known_task(task).for_cells((size or DEFAULT_SIDE[task]) ** 2)
-    if min_path is not None and task.name != "maze":
-        raise ValueError(f"--min-path {min_path}: only mazes have paths")
+    if min_path is not None and (task.name != "maze" or source != "generate"):
+        raise ValueError(f"--min-path {min_path}: only for mazes by --source generate")
     made = {} if min_path is None else {"min_path": min_path}
     rng = np.random.Generator(np.random.Philox(seed))
     pools = source_pools(source, task, rng, subsample, val, test_source, made)
     if val_source:
         pools = dataclasses.replace(pools, val=read_csv(val_source))
     task = pools.task
+    if size and task.seq_len != size**2:
+        raise ValueError(f"--size {size}: {source} has puzzles of {task.seq_len} cells")
     train = pools.train
     if min_rating is not None:
         train = [row for row in train if row.rating >= min_rating]

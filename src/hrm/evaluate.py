@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .answers import Answers
-from .data import Split
+from .checkpoint import Weights
+from .data import Split, load_split
 from .reasoner import Reasoner
 
 
@@ -58,6 +59,40 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
         within = [2**k for k in range(reasoner.passes.bit_length())]
         report["right_within_passes"] = {k: float((exact & (answers.passes <= k)).mean()) for k in within}
     return report
+
+
+def suited(found: Weights, split: Split, data: str) -> Weights:
+    """The weights for puzzles as large as those of a split, which is of `data` (a folder or built-in set).
+
+    Raises ValueError where they cannot answer them: of another task or size, or known to them by other identifiers.
+    """
+    held, own, resized = split.metadata, found.model.config, found.resized(split.metadata.seq_len)
+    if (resized.model.config.seq_len, own.vocab_size) != (held.seq_len, held.vocab_size):
+        raise ValueError(
+            f"{data} has puzzles of {held.seq_len} cells and {held.vocab_size} tokens, {found.where} solves {found.task} "
+            f"of {own.seq_len} cells and {own.vocab_size} tokens: choose data or weights that fit"
+        )
+    check_identifiers(found, split, data)
+    return resized
+
+
+def check_identifiers(found: Weights, split: Split, data: str) -> None:
+    """Raise ValueError where the puzzle identifiers of `data` are known to mean other puzzles than the weights learned.
+
+    Their number must agree, and, where there is more than the blank one, the training split must be the one whose hash is
+    on the weights' card. A card without a hash, as of a reference's converted checkpoint, does not tell: it is let pass.
+    """
+    held, known = split.metadata.num_puzzle_identifiers, found.model.config.num_puzzle_identifiers
+    if held != known:
+        raise ValueError(
+            f"{found.where}: trained with {known:,} puzzle identifiers, {data} has {held:,}: an identifier means nothing "
+            "outside the identifiers.json it was trained with; use that dataset build"
+        )
+    trained = found.card.get("data_hash")
+    if known > 1 and trained and trained != load_split(data, "train").hash:
+        raise ValueError(
+            f"{data}: not the data set that {found.where} was trained on: its identifiers mean other puzzles"
+        )
 
 
 def count_name(reasoner: Reasoner) -> str:

@@ -1,5 +1,6 @@
 """Pictures of answers as PNG files. Needs Pillow (`pip install 'hrm-torch[plot]'`)."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,20 @@ def save_arc(path: Path, rows: list[list[tuple[str, np.ndarray]]]) -> None:
     save(image, path)
 
 
-def canvas(path: Path, width: int, height: int, background: str) -> tuple[Any, Any]:
-    """An image to be saved as `path`, and its pen. Raises ValueError for another ending, or without Pillow."""
+def drawable(path: Path) -> Path:
+    """The path, if a picture can be drawn into it. Raises ValueError for another ending, or without Pillow."""
     if path.suffix.lower() != ".png":
         raise ValueError(f"--png {path}: the file's name must end in .png")
-    try:
-        from PIL import Image, ImageDraw
-    except ImportError:
-        raise ValueError("--png needs Pillow: pip install 'hrm-torch[plot]'") from None
+    if find_spec("PIL") is None:
+        raise ValueError("--png needs Pillow: pip install 'hrm-torch[plot]'")
+    return path
+
+
+def canvas(path: Path, width: int, height: int, background: str) -> tuple[Any, Any]:
+    """An image to be saved as `path`, and its pen."""
+    drawable(path)
+    from PIL import Image, ImageDraw
+
     image = Image.new("RGB", (width, height), background)
     return image, ImageDraw.Draw(image)
 

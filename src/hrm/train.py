@@ -369,7 +369,7 @@ def train(
     try:
         folder, source = run_folder(recipe, runs, resume)
         recipe = settle(recipe, folder, source)
-        trainer = Trainer(recipe, folder, ranks, report)
+        trainer, held_out = Trainer(recipe, folder, ranks, report), held_out_splits(recipe)
         if source:
             trainer.restore(source)
             init_from = recorded_origin(folder)
@@ -386,18 +386,34 @@ def train(
 
         trainer.report = tell_all
         started(trainer)
-        return loop(trainer, clock, max_minutes, max_steps)
+        return loop(trainer, *held_out, clock, max_minutes, max_steps)
     finally:
         stop_ranks(ranks)
 
 
-def loop(trainer: Trainer, clock: float, max_minutes: float | None, max_steps: int | None) -> Result:
+def held_out_splits(recipe: Recipe) -> tuple[Split | None, Split | None]:
+    """The validation and test splits that the recipe asks for. Raises ValueError before anything is trained in vain."""
+    validation = ("val", recipe.eval_every, "without validation: eval_every=null")
+    test = ("test", recipe.test_at_end, "without a test: test_at_end=false")
+    found = []
+    for name, asked, cure in (validation, test):
+        try:
+            found.append(load_split(recipe.data_path, name) if asked else None)
+        except ValueError as error:
+            raise ValueError(f"{error}; for training {cure}") from None
+    return tuple(found)
+
+
+def loop(
+    trainer: Trainer,
+    validation: Split | None,
+    test: Split | None,
+    clock: float,
+    max_minutes: float | None,
+    max_steps: int | None,
+) -> Result:
     """Steps, logs, evaluations and checkpoints until the run ends or must leave."""
     recipe, ranks = trainer.recipe, trainer.ranks
-    try:
-        validation = load_split(recipe.data_path, "val") if recipe.eval_every else None
-    except ValueError as error:
-        raise ValueError(f"{error}; for training without validation: eval_every=null") from None
     first, stopped, latest = trainer.step, "finished", {}
     with Signals() as signals:
         while trainer.step < trainer.total:
@@ -432,10 +448,10 @@ def loop(trainer: Trainer, clock: float, max_minutes: float | None, max_steps: i
             if leave and not last:
                 stopped = "signal" if signals.received else "time" if late else "steps"
                 break
-    if stopped == "finished" and recipe.test_at_end and ranks.main:
+    if stopped == "finished" and test is not None and ranks.main:
         tested = trainer.folder / "test.json"
         if not tested.is_file() or ckpt.read_json(tested).get("step") != trainer.step:
-            latest = trainer.evaluate(load_split(recipe.data_path, "test"), None, "test")
+            latest = trainer.evaluate(test, None, "test")
             trainer.log(latest)
             ckpt.write_synced(tested, json.dumps({"step": trainer.step, **latest}, indent=1).encode())
         latest = ckpt.read_json(tested)

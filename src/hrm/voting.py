@@ -7,6 +7,7 @@ mean confidence, then by who came first, so that equal inputs give equal attempt
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -109,15 +110,20 @@ class Asked:
     first: int
 
 
-def asked_in(split: Split, identifiers: list[str]) -> list[Asked]:
-    """The tasks of a test split in the layout "table", without demonstrations; `identifiers` as in identifiers.json."""
+def tables_in(split: Split) -> dict[int, np.ndarray]:
+    """The augmentation table of every task of a split, by the task's first identifier."""
     if split.table is None:
         raise ValueError("this data set has no augmentation table: build it with --layout table")
+    starts = split.table_indices
+    tables = (split.table[start:stop] for start, stop in pairwise(starts))
+    return dict(zip(split.puzzle_identifiers.tolist(), tables, strict=True))
+
+
+def asked_in(split: Split, identifiers: list[str]) -> list[Asked]:
+    """The tasks of a test split in the layout "table", without demonstrations; `identifiers` as in identifiers.json."""
     found = []
-    for puzzle, number in enumerate(split.puzzle_identifiers.tolist()):
-        rows = range(split.puzzle_indices[puzzle], split.puzzle_indices[puzzle + 1])
-        tests = tuple(Pair(cropped(split.inputs[row]), cropped(split.labels[row])) for row in rows)
-        table = split.table[split.table_indices[puzzle] : split.table_indices[puzzle + 1]]
+    for (number, table), rows in zip(tables_in(split).items(), pairwise(split.puzzle_indices), strict=True):
+        tests = tuple(Pair(cropped(split.inputs[row]), cropped(split.labels[row])) for row in range(*rows))
         found.append(Asked(ArcTask(identifiers[number], (), tests), table, number))
     return found
 
@@ -149,17 +155,20 @@ def vote(reasoner: Reasoner, tasks: list[Asked], votes: int | None = None) -> di
 
 
 def evaluate_arc(
-    reasoner: Reasoner, split: Split, identifiers: list[str], votes: int | None = None
+    reasoner: Reasoner, split: Split, identifiers: list[str], votes: int | None = None, limit: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both scores at two attempts, the share of test inputs right among the first k grids, and the submission."""
+    """Both scores at two attempts, the share of test inputs right among the first k grids, and the submission.
+
+    `votes`: most augmentations asked a test input; `limit`: only so many tasks, the first.
+    """
     started = time.perf_counter()
-    asked = asked_in(split, identifiers)
+    asked = asked_in(split, identifiers)[:limit]
     tasks, ballots = [one.task for one in asked], vote(reasoner, asked, votes)
     report: dict[str, Any] = dict(scores(tasks, ballots))
     report["test_inputs"] = len(ballots)
     report["pass_at"] = {k: scores(tasks, ballots, k)["share_of_test_inputs"] for k in RANKS}
     report["votes"] = sum(ballot.cast for ballot in ballots.values())
-    report["most_votes"] = votes or int(np.diff(split.table_indices).max())
+    report["most_votes"] = votes or max(len(one.table) for one in asked)
     report["seconds"] = time.perf_counter() - started
     report["data_hash"] = split.hash
     return report, submission(tasks, ballots)

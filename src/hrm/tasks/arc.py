@@ -7,6 +7,7 @@ canvas has them. Smaller canvases serve tasks of small grids; functions read the
 
 import json
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,8 +155,8 @@ def json_files(path: Path) -> Iterator[tuple[str, str, bytes, str]]:
                     if name.endswith(".json"):
                         inner = Path(name)
                         yield inner.parent.name, inner.stem, archive.read(name), f"{path}/{name}"
-        except BadZipFile:
-            raise ValueError(f"{path}: not a readable zip file") from None
+        except (BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last for encryption and rare methods
+            raise ValueError(f"{path}: not a readable zip file: {error}") from None
     elif path.is_file():
         yield path.parent.name, path.stem, path.read_bytes(), str(path)
     else:
