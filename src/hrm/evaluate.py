@@ -19,9 +19,9 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
     selected@k. cell_accuracy: mean share of labelled cells right. verified: the answer passes the puzzle's own rules;
     an answer that does not is an abstention; mazes call it
     valid_and_shortest as well. The interval is Wilson's, 95 %, with as many trials as there are distinct
-    solutions, since puzzles with one solution grid are not independent. right_within_passes, of several passes at a
-    Sudoku that end with the first accepted: the share that is right and took so many passes at most, a lower bound of
-    selected@k for every smaller k. (A maze has several right answers, and each pass prefers others.)
+    solutions, since puzzles with one solution grid are not independent. right_within_passes, of several passes
+    that end with the first accepted, where a puzzle has one answer: the share that is right and took so many passes at
+    most, a lower bound of selected@k for every smaller k.
     """
     rows = min(limit or len(split.inputs), len(split.inputs))
     if not rows:
@@ -55,7 +55,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
         "data_hash": split.hash,
     }
     accepts = reasoner.check or reasoner.select == "confidence"
-    if reasoner.passes > 1 and accepts and task.name == "sudoku":
+    if reasoner.passes > 1 and accepts and task.one_answer:
         within = [2**k for k in range(reasoner.passes.bit_length())]
         report["right_within_passes"] = {k: float((exact & (answers.passes <= k)).mean()) for k in within}
     return report

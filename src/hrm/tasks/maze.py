@@ -44,6 +44,8 @@ class Maze:
     name = "maze"
     sound = "valid_and_shortest"
     """What an answer is that passes the rules."""
+    one_answer = False
+    """A maze may have several shortest paths."""
     blank = FREE + 1
     """Token of a cell that may become another."""
     vocab_size = len(CELLS) + 1

@@ -34,6 +34,8 @@ class Sudoku:
     name = "sudoku"
     sound = "verified"
     """What an answer is that passes the rules."""
+    one_answer = True
+    """Whether a puzzle has one right answer, so that every pass looks for the same."""
     blank = 1
     """Token of an open cell; 0 is padding, digits follow."""
 
