@@ -45,6 +45,8 @@ def test_a_references_checkpoint_loads_and_answers_as_recorded(fixture, prefix, 
 
 def test_without_the_yaml_the_tensors_tell_all_but_the_cycles(tmp_path):
     path, _, _ = reference_file(PARITY[-1], tmp_path / "run", with_yaml=False)
+    with pytest.raises(ValueError, match="puzzle_emb_len=four: a whole number"):
+        ckpt.load_weights(path, "cpu", overrides={"puzzle_emb_len": "four"})
     found = ckpt.load_weights(path, "cpu", overrides={"puzzle_emb_len": 4, "num_heads": 2})
     assert found.task == "sudoku"
     ours = found.model.config

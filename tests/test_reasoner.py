@@ -130,6 +130,9 @@ def test_options_are_checked():
     for halt in ("q", "settled"):
         with pytest.raises(ValueError, match="learned no halting"):
             Reasoner(six_by_six(halting="fixed"), halt=halt)
+    for option in ({"passes": 2}, {"pins": 1}, {"check": True}):
+        with pytest.raises(ValueError, match="not for arc, which has no rules"):
+            Reasoner(six_by_six(), "arc", **option)
 
 
 def test_evaluation_counts_what_it_says():

@@ -88,6 +88,8 @@ class Reasoner:
             raise ValueError("this model carries candidates: only max_segments, passes and check apply to it")
         self.model = model.eval()
         self.task = task_for(task, model.config.seq_len)
+        if self.task.sound is None and (passes > 1 or pins or check):
+            raise ValueError(f"passes, pins and check are not for {task}, which has no rules to look by: use votes")
         self.max_segments = max_segments
         self.halt = "full" if deduces else ("settled" if learned else "stable") if halt == "auto" else halt
         self.passes, self.select, self.check = passes, select, check
