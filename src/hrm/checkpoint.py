@@ -432,9 +432,8 @@ def reference_weights(path: Path, dtype: str, seq_len: int | None, overrides: di
     theirs = {"pos_encodings": "learned" if learned is not None else "rope", "num_heads": max(1, width // 64)}
     theirs |= {"expansion": 4.0} if kind == "hrm" else {"expansion": 4.0, "H_cycles": 3, "L_cycles": 6, "mlp_t": mlp}
     theirs |= arch_beside(path) | overrides
-    for name in ("puzzle_emb_len", "seq_len"):
-        if not isinstance(theirs.get(name) or 0, int):
-            raise ValueError(f"{path}: {name}={theirs[name]}: a whole number")
+    if not isinstance(theirs.get("puzzle_emb_len") or 0, int):
+        raise ValueError(f"{path}: puzzle_emb_len={theirs['puzzle_emb_len']}: a whole number")
     theirs |= {"hidden_size": width, "vocab_size": vocab, "num_puzzle_identifiers": len(table)}
     theirs |= {"puzzle_emb_ndim": table.shape[1], "L_layers": count_layers(tensors, "L_level")}
     theirs["H_layers"] = count_layers(tensors, "H_level")
