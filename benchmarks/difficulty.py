@@ -12,24 +12,8 @@ import argparse
 import numpy as np
 
 from hrm.data import read_csv
-from hrm.tasks.sudoku import Search, Sudoku
-
-
-def beyond_assumptions(task: Sudoku, puzzle: np.ndarray) -> bool:
-    """Whether cells stay open where singles and single assumptions rule out no more."""
-    search = Search(task, None)
-    candidates = search.after_singles(puzzle)
-    while candidates and any(bits & (bits - 1) for bits in candidates):
-        wrong = []
-        for cell, bits in enumerate(candidates):
-            for bit in (1 << digit for digit in range(task.size) if bits & (bits - 1) and bits >> digit & 1):
-                if not search.restrict(candidates.copy(), cell, bit):
-                    wrong.append((cell, bit))
-        if not wrong:
-            return True
-        for cell, bit in wrong:
-            search.restrict(candidates, cell, ~bit)
-    return False
+from hrm.tasks.sudoku import Sudoku
+from hrm.tasks.variants import beyond_assumptions
 
 
 def main() -> None:

@@ -765,6 +765,9 @@ def data_build(
     num_aug: Annotated[
         int | None, typer.Option(min=0, help="augmented copies of each puzzle; default 0, for ARC 1,000")
     ] = None,
+    variants: Annotated[
+        int, typer.Option(min=0, help="Sudoku: puzzles of the same solution beside each training puzzle, at most")
+    ] = 0,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
     size: Annotated[
         int | None, typer.Option(help="side of the grid: Sudoku 4 to 25, 9 by default; maze any, 30; ARC canvas, 30")
@@ -788,7 +791,7 @@ def data_build(
     if task == "arc":
         from .arc_data import build_arc
 
-        refuse(context, "subsample val test_source val_source min_rating min_path", "not for ARC")
+        refuse(context, "subsample val test_source val_source variants min_rating min_path", "not for ARC")
         if source:
             refuse(context, "arc_set", "names a set in the place of --source; give one of them")
         report = build_arc(
@@ -823,6 +826,7 @@ def data_build(
         test_source=test_source,
         val_source=val_source,
         num_aug=num_aug or 0,
+        variants=variants,
         min_rating=min_rating,
         size=size,
         min_path=min_path,

@@ -339,6 +339,7 @@ def build(
     test_source: str | None = None,
     val_source: str | None = None,
     num_aug: int = 0,
+    variants: int = 0,
     min_rating: int | None = None,
     size: int | None = None,
     min_path: int | None = None,
@@ -352,11 +353,15 @@ def build(
     by `seed`. Validation puzzles (`val`; default a tenth of what is trained on, at most 256) come from `val_source` or
     from the rows that the subsample leaves over; the test split from `test_source`, from the hub's or the built-in's
     own test file, or from the rest left over. No solution grid, up to symmetry, is in two splits, but that a test file
-    given as such is left whole and may share grids with training.
+    given as such is left whole and may share grids with training. With `variants` a training puzzle is a group of itself and
+    up to so many puzzles of the same solution and kind (tasks/variants.py): more than the source's rows, a setting to be
+    named beside every result.
     """
     task = known_task(task).for_cells((size or DEFAULT_SIDE[task]) ** 2)
     if min_path is not None and (task.name != "maze" or source != "generate"):
         raise ValueError(f"--min-path {min_path}: only for mazes by --source generate")
+    if variants and (task.name != "sudoku" or num_aug):
+        raise ValueError(f"--variants {variants}: " + ("not together with --num-aug" if num_aug else "only for Sudoku"))
     made = {} if min_path is None else {"min_path": min_path}
     rng = np.random.Generator(np.random.Philox(seed))
     pools = source_pools(source, task, rng, subsample, val, test_source, made)
@@ -395,7 +400,8 @@ def build(
         )
 
     puzzles, answers = checked_grids(picked, task, source)
-    splits = {"train": augmented_split(task, puzzles, answers, num_aug, seed)}
+    train_split = varied_split(task, puzzles, answers, variants, seed) if variants else None
+    splits = {"train": train_split or augmented_split(task, puzzles, answers, num_aug, seed)}
     for name, rows in (("val", val_rows), ("test", test)):
         if rows:
             splits[name] = split_from_rows(rows, task, name)
@@ -503,6 +509,18 @@ def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_au
     return split_of_grids(task, *together, groups=np.full(len(puzzles), width))
 
 
+def varied_split(task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seed: int) -> Split:
+    """Each puzzle as a group of itself and up to `wanted` variants of it."""
+    try:
+        from .tasks.variants import variants
+    except ImportError:
+        raise ValueError(f"--variants {wanted} needs the extra: pip install 'hrm-torch[variants]'") from None
+    seeds = [stream_seed(seed, VARIANTS, row) for row in range(len(puzzles))]
+    groups = variants(task, puzzles, answers, wanted, seeds)
+    widths = np.array([len(group) for group in groups])
+    return split_of_grids(task, np.concatenate(groups), np.repeat(answers, widths, 0), groups=widths)
+
+
 def write_dataset(
     out: Path, splits: dict[str, Split], counts: dict[str, int], overwrite: bool, identifiers: list[str] = ("<blank>",)
 ) -> Report:
@@ -541,7 +559,7 @@ def write_json(path: Path, value: object) -> None:
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
-EPOCH, AUGMENTATION, TABLE = 1, 2, 3  # streams of random numbers
+EPOCH, AUGMENTATION, TABLE, VARIANTS = 1, 2, 3, 4  # streams of random numbers
 
 
 def stream_seed(*parts: int) -> int:

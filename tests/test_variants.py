@@ -1,0 +1,87 @@
+"""Variants of a Sudoku (tasks/variants.py), and data sets with them."""
+
+import numpy as np
+import pytest
+
+from hrm.data import build, load_split
+from hrm.tasks.sudoku import Search, Sudoku
+from hrm.tasks.variants import beyond_assumptions, variants
+
+HARD = "1.......2.9.4...5...6...7...5.9.3.......7.......85..4.7.....6...3...9.8...2.....1"  # Easter Monster
+EASY = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+
+
+def open_after_assumptions(task: Sudoku, puzzle: np.ndarray) -> bool:
+    """`beyond_assumptions` by the exact solver's own propagation, all refuted values of a round at once."""
+    search = Search(task, None)
+    candidates = search.after_singles(puzzle)
+    while any(bits & (bits - 1) for bits in candidates):
+        wrong = [
+            (cell, 1 << digit)
+            for cell, bits in enumerate(candidates)
+            for digit in range(task.size)
+            if bits & (bits - 1) and bits >> digit & 1 and not search.restrict(candidates.copy(), cell, 1 << digit)
+        ]
+        if not wrong:
+            return True
+        for cell, bit in wrong:
+            search.restrict(candidates, cell, ~bit)
+    return False
+
+
+@pytest.fixture(scope="module")
+def families():
+    task = Sudoku()
+    puzzles = np.stack([task.parse(HARD), task.parse(EASY)])
+    answers = np.stack([task.solve(puzzle)[0] for puzzle in puzzles])
+    return task, puzzles, answers, variants(task, puzzles, answers, 8, [1, 2])
+
+
+def test_variants_are_other_puzzles_of_the_same_solution(families):
+    task, puzzles, answers, groups = families
+    for puzzle, answer, group in zip(puzzles, answers, groups, strict=True):
+        assert (group[0] == puzzle).all()
+        assert len(group) > 4 and len(np.unique(group, axis=0)) == len(group)
+        for variant in group:
+            solutions = task.solve(variant)
+            assert len(solutions) == 1 and (solutions[0] == answer).all()
+
+
+def test_variants_of_a_hard_puzzle_are_hard(families):
+    task, puzzles, _, (hard, easy) = families
+    assert all(open_after_assumptions(task, variant) for variant in hard)
+    assert not open_after_assumptions(task, puzzles[1])
+    for variant in (*hard, *easy):
+        assert beyond_assumptions(task, variant) == open_after_assumptions(task, variant)
+
+
+def test_variants_are_a_function_of_the_seed(families):
+    task, puzzles, answers, groups = families
+    again = variants(task, puzzles[::-1], answers[::-1], 8, [2, 1])  # in another order, in other threads
+    assert all((a == b).all() for a, b in zip(groups, again[::-1], strict=True))
+    other = variants(task, puzzles, answers, 8, [3, 2])
+    assert other[0].tobytes() != groups[0].tobytes() and other[1].tobytes() == groups[1].tobytes()
+
+
+def test_variants_work_on_other_sizes():
+    task = Sudoku(2, 3)
+    puzzle, answer = task.generate(np.random.default_rng(0))
+    (group,) = variants(task, puzzle[None], answer[None], 6, [0])
+    assert len(group) > 1 and all(task.is_unique(variant) for variant in group)
+
+
+def test_a_data_set_with_variants_groups_them(tmp_path):
+    how = {"source": "sudoku-6x6-1k", "subsample": 5, "val": 0, "variants": 4}
+    first, again = (build(out=tmp_path / name, **how) for name in ("a", "b"))
+    assert first.hash == again.hash
+    split = load_split(str(tmp_path / "a"), "train")
+    widths = np.diff(split.group_indices)
+    assert len(widths) == 5 and 1 < widths.max() <= 5 and widths.sum() == len(split.inputs)
+    firsts = np.repeat(split.group_indices[:-1], widths)
+    assert (split.labels == split.labels[firsts]).all()
+
+
+@pytest.mark.parametrize("how", [{"task": "maze"}, {"num_aug": 3}])
+def test_variants_are_refused_where_they_mean_nothing(how, tmp_path):
+    with pytest.raises(ValueError, match="--variants 4: "):
+        build(**{"task": "sudoku", "source": "generate", "out": tmp_path / "x", "variants": 4} | how)
