@@ -151,7 +151,7 @@ def training(asked: argparse.Namespace) -> dict[str, Callable[[], Callable[[], o
         net = model(**changes)
         if compiled:
             net.compile_levels()
-        return our_step(net, recipe, batch)
+        return our_step(net, recipe, batch, compiled)
 
     contenders = {"reference": partial(theirs, False), "reference, compiled": partial(theirs, True)}
     return (contenders if asked.reference else {}) | {
@@ -161,8 +161,8 @@ def training(asked: argparse.Namespace) -> dict[str, Callable[[], Callable[[], o
     }
 
 
-def our_step(model: HRM, recipe: Recipe, batch: dict[str, torch.Tensor]) -> Callable[[], object]:
-    optimizers = [o for o, _ in build_optimizers(model, recipe)]
+def our_step(model: HRM, recipe: Recipe, batch: dict[str, torch.Tensor], compiled: bool) -> Callable[[], object]:
+    optimizers = [o for o, _ in build_optimizers(model, recipe, compiled)]
     sparse = SparseSignSGD(model.puzzle_emb.weights, 1e-4, 1.0)
     carry, rows = empty_carry(model, batch), len(batch["inputs"])
     cycles = recipe.random_H_cycles and round(sum(recipe.random_H_cycles) / 2)
@@ -266,7 +266,7 @@ def reference_step(
 ) -> Callable[[], object]:
     theirs, sparse_kind = build_reference(asked, model, len(batch["inputs"]))
     sparse = sparse_kind(theirs.model.puzzle_emb.buffers(), lr=1e-4, weight_decay=1.0, world_size=1)
-    dense = AdamATan2(theirs.parameters(), 1e-4, (0.9, 0.95), 1.0)
+    dense = AdamATan2(theirs.parameters(), 1e-4, (0.9, 0.95), 1.0, compiled=compiled)
     theirs.train()
     carry = theirs.initial_carry(batch)
     run = torch.compile(theirs, dynamic=False) if compiled else theirs  # as its pretrain.py does

@@ -7,7 +7,7 @@ import torch
 from conftest import TRM, batch_for, tiny
 
 from hrm.config import ModelConfig, Recipe, load_recipe, recipe_names
-from hrm.layers import RotaryPositions, rms_norm, trunc_normal_
+from hrm.layers import SHORT, RotaryPositions, attended, rms_norm, trunc_normal_
 from hrm.model import HRM
 from hrm.tasks.sudoku import Sudoku
 
@@ -31,6 +31,17 @@ def run(config: ModelConfig, H_cycles: int | None = None):
     rows = model.puzzle_rows(batch["puzzle_identifiers"]).requires_grad_()
     state, out = model(model.initial_state(4), batch["inputs"], rows, H_cycles)
     return model, batch, rows, state, out
+
+
+@pytest.mark.parametrize("positions", [7, SHORT + 1])
+def test_attention_in_training_is_torchs(positions):
+    q, k, v, told = torch.randn(4, 2, 3, positions, 8).unbind()
+    found = []
+    for attention in (attended, torch.nn.functional.scaled_dot_product_attention):
+        inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+        mixed = attention(*inputs)
+        found.append((mixed.detach(), *torch.autograd.grad(mixed, inputs, told)))
+    torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)

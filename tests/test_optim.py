@@ -12,10 +12,11 @@ from hrm.optim import AdamATan2, Muon, SparseSignSGD, build_optimizers, lr_scale
 from conftest import tiny  # isort: skip
 
 
-def test_adam_atan2_is_the_references_update():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_adam_atan2_is_the_references_update(compiled):
     """p <- p (1 - lr wd); m, v by lerp; p <- p - lr/(1 - b1^t) atan2(m, sqrt(v)/sqrt(1 - b2^t)), in float64 by hand."""
     p = torch.nn.Parameter(torch.randn(5, 3))
-    optimizer = AdamATan2([p], lr=0.01, betas=(0.9, 0.95), weight_decay=0.5)
+    optimizer = AdamATan2([p], lr=0.01, betas=(0.9, 0.95), weight_decay=0.5, compiled=compiled)
     hand, m, v = p.detach().double(), torch.zeros(5, 3).double(), torch.zeros(5, 3).double()
     for t in range(1, 6):
         p.grad = torch.randn(5, 3) * 10.0 ** (3 - 2 * t)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .layers import CastedLinear
 from .model import HRM, Output, State
 
 BACKENDS = ("auto", "eager", "compiled", "onnx", "openvino")
@@ -31,8 +32,9 @@ def engine_for(backend: str, model: HRM, task: str) -> Engine:
             raise ValueError(f"backend='{backend}' runs on the CPU; the model is on {model.H_init.device}")
         return (_OnnxEngine if backend == "onnx" else _OpenVinoEngine)(model, task)
     if backend == "compiled":
-        weights = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-        model = copy.deepcopy(model, weights)  # the caller's stays as it is; both hold the same tensors
+        linear = [layer for layer in model.modules() if isinstance(layer, CastedLinear)]
+        shared = {id(part): part for part in (*linear, *model.parameters(), *model.buffers())}
+        model = copy.deepcopy(model, shared)  # the caller's stays as it is; both hold the same weights
         model.compile_levels(dynamic=None)
 
     def segment(state: State, grid: Tensor, names: Tensor) -> tuple[State, Output]:

@@ -15,6 +15,8 @@ from .config import ModelConfig
 
 RULED_OUT = -1e4
 """Logit of a value that cannot be."""
+SHORT = 256
+"""Positions up to which attention on a CPU is trained as plain products."""
 
 
 def trunc_normal_(tensor: Tensor, std: float) -> Tensor:
@@ -37,13 +39,18 @@ def rms_norm(x: Tensor, eps: float) -> Tensor:
 class CastedLinear(nn.Module):
     """A linear layer whose float32 master weight is cast to the dtype of its input."""
 
+    cast: Tensor | None = None
+    """The weight so cast, while `HRM.cast_once` holds it for work without gradient."""
+
     def __init__(self, in_features: int, out_features: int, bias: bool = False):
         super().__init__()
         self.weight = nn.Parameter(trunc_normal_(torch.empty(out_features, in_features), in_features**-0.5))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        ready = None if torch.is_grad_enabled() else self.cast
+        weight = self.weight.to(x.dtype) if ready is None else ready
+        return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
 
 
 class CastedEmbedding(nn.Module):
@@ -150,8 +157,20 @@ class Attention(nn.Module):
         q, k, v = self.qkv_proj(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # each (B, P + S, heads, head_dim)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
-        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        mixed = attended(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention over (B, heads, positions, head_dim).
+
+    Torch's, but for training short sequences on a CPU, where its backward takes many times as long as the products it
+    consists of (benchmarks/results.md, "Attention's backward").
+    """
+    if q.device.type == "cpu" and torch.is_grad_enabled() and q.shape[2] <= SHORT:
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, positions, positions)
+        return scores.softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class AttentionBlock(nn.Module):

@@ -10,6 +10,7 @@ Parameter names are the reference's (sapientinc/HRM, `inner.` left out), so chec
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -157,6 +158,18 @@ class HRM(nn.Module):
             else:
                 z_H = self.L_level(z_H, x, where)
         return z_H, z_L
+
+    @contextmanager
+    def cast_once(self) -> Iterator[None]:
+        """Inside, work without gradient computes with the weights as they are now, cast once and not at every call."""
+        layers = [m for m in self.modules() if isinstance(m, CastedLinear) and m.weight.dtype != self.dtype]
+        for layer in layers:
+            layer.cast = layer.weight.detach().to(self.dtype)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.cast = None
 
     def compile_levels(self, dynamic: bool | None = False) -> None:
         """Compile the reasoning modules in place; the rest of a step is too small to matter.

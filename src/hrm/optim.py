@@ -21,8 +21,16 @@ class AdamATan2(torch.optim.Optimizer):
     Source: the adam-atan2 kernel that sapientinc/HRM trains with (notes of its README; paper section 2, optimizer).
     """
 
-    def __init__(self, params, lr: float, betas: tuple[float, float] = (0.9, 0.95), weight_decay: float = 0.1):
+    def __init__(
+        self,
+        params,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.1,
+        compiled: bool = False,
+    ):
         super().__init__(params, dict(lr=lr, betas=betas, weight_decay=weight_decay))
+        self._update = torch.compile(atan2_update, dynamic=False) if compiled else atan2_update
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -34,17 +42,44 @@ class AdamATan2(torch.optim.Optimizer):
                 if not self.state[p]:
                     self.state[p] = {"step": 0, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
                 self.state[p]["step"] += 1
-            lr, (beta1, beta2) = group["lr"], group["betas"]
-            grads = [p.grad for p in live]
-            means = [self.state[p]["exp_avg"] for p in live]
-            squares = [self.state[p]["exp_avg_sq"] for p in live]
-            torch._foreach_mul_(live, 1 - lr * group["weight_decay"])
-            torch._foreach_lerp_(means, grads, 1 - beta1)
-            torch._foreach_lerp_(squares, torch._foreach_mul(grads, grads), 1 - beta2)
-            for p, mean, square in zip(live, means, squares, strict=True):
-                t = self.state[p]["step"]
-                spread = square.sqrt().div_(math.sqrt(1 - beta2**t))
-                p.add_(torch.atan2(mean, spread), alpha=-lr / (1 - beta1**t))
+            states = [self.state[p] for p in live]
+            t, lr, (beta1, beta2) = states[0]["step"], group["lr"], group["betas"]
+            # tensors, for a number that changes would be compiled anew at every step
+            kept, rate, root = torch.tensor(
+                [1 - lr * group["weight_decay"], lr / (1 - beta1**t), math.sqrt(1 - beta2**t)], device=live[0].device
+            )
+            self._update(
+                live,
+                [p.grad for p in live],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                beta1,
+                beta2,
+                kept,
+                rate,
+                root,
+            )
+
+
+def atan2_update(
+    params: list[Tensor],
+    grads: list[Tensor],
+    means: list[Tensor],
+    squares: list[Tensor],
+    beta1: float,
+    beta2: float,
+    kept: Tensor,
+    rate: Tensor,
+    root: Tensor,
+) -> None:
+    """One step of AdamATan2 in place: kept = 1 - lr wd, rate = lr / (1 - b1^t), root = sqrt(1 - b2^t).
+
+    Compiled, it reads and writes each number once; eagerly, an operation at a time.
+    """
+    for p, grad, mean, square in zip(params, grads, means, squares, strict=True):
+        mean.lerp_(grad, 1 - beta1)
+        square.lerp_(grad * grad, 1 - beta2)
+        p.mul_(kept).sub_(torch.atan2(mean, square.sqrt() / root) * rate)
 
 
 class Muon(torch.optim.Muon):
@@ -129,8 +164,8 @@ def lr_scale(
     raise ValueError(f"no schedule '{schedule}'")
 
 
-def build_optimizers(model: HRM, recipe: Recipe) -> list[tuple[torch.optim.Optimizer, float]]:
-    """The recipe's optimizers for `model.parameters()`, each with its base learning rate.
+def build_optimizers(model: HRM, recipe: Recipe, compiled: bool = False) -> list[tuple[torch.optim.Optimizer, float]]:
+    """The recipe's optimizers for `model.parameters()`, each with its base learning rate; `compiled` speeds AdamATan2 up.
 
     adam_atan2 and adamw decay everything, embeddings and the Q bias too, as the reference does. muon takes the matrices
     of the reasoning modules; embeddings and heads, whose rows have a meaning of their own, stay with AdamW.
@@ -138,7 +173,7 @@ def build_optimizers(model: HRM, recipe: Recipe) -> list[tuple[torch.optim.Optim
     betas, decay = (recipe.beta1, recipe.beta2), recipe.weight_decay
     everything = list(model.parameters())
     if recipe.optimizer == "adam_atan2":
-        return [(AdamATan2(everything, recipe.lr, betas, decay), recipe.lr)]
+        return [(AdamATan2(everything, recipe.lr, betas, decay, compiled=compiled), recipe.lr)]
     if recipe.optimizer == "adamw":
         return [(adamw(everything, recipe.lr, betas, decay), recipe.lr)]
     matrices = [p for name, p in model.named_parameters() if "_level." in name and p.ndim == 2]

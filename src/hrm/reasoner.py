@@ -171,6 +171,10 @@ class Reasoner:
     ) -> Answers:
         """Answer N puzzles: tokens (N, S) uint8 and, where the model knows puzzles by name, identifiers (N,)."""
         names = np.zeros(len(tokens), np.int32) if puzzle_identifiers is None else puzzle_identifiers
+        with self.model.cast_once():
+            return self._run(tokens, names, watch)
+
+    def _run(self, tokens: np.ndarray, names: np.ndarray, watch: Callable[[Thought], None] | None) -> Answers:
         if self.model.config.deduces:
             how = {"max_segments": self.max_segments, "passes": self.passes, "batch_size": self.batch_size}
             obeys = self._obey_rules if self.check else None

@@ -50,21 +50,25 @@ def supervised_segment(
     carry = refill(carry, batch, training_state(model, batch, generator))
     data = carry.data
     rows = model.puzzle_rows(data["puzzle_identifiers"]).requires_grad_()
-    state, out = model(carry.state, data["inputs"], rows, H_cycles)
-    state = tuple(z.detach() for z in state)
-    steps = carry.steps + 1
-    target = None
-    with torch.no_grad():
-        wants = floor = torch.zeros_like(carry.halted)
-        if config.halting != "fixed" and config.halt_max_steps > 1:
-            wants = wants_to_halt(out, config.halting)
-            floor = exploration_floor(
-                steps, max_steps=config.halt_max_steps, probability=config.halt_exploration_prob, generator=generator
-            )
-            if config.halting == "q_learning":
-                following = model(state, data["inputs"], rows, H_cycles)[1]
-                target = q_continue_target(following, steps, max_steps=config.halt_max_steps)
-        halted = halt_mask(steps, wants, floor, max_steps=config.halt_max_steps)
+    with model.cast_once():  # all but the last updates, and the target, are without gradient
+        state, out = model(carry.state, data["inputs"], rows, H_cycles)
+        state = tuple(z.detach() for z in state)
+        steps = carry.steps + 1
+        target = None
+        with torch.no_grad():
+            wants = floor = torch.zeros_like(carry.halted)
+            if config.halting != "fixed" and config.halt_max_steps > 1:
+                wants = wants_to_halt(out, config.halting)
+                floor = exploration_floor(
+                    steps,
+                    max_steps=config.halt_max_steps,
+                    probability=config.halt_exploration_prob,
+                    generator=generator,
+                )
+                if config.halting == "q_learning":
+                    following = model(state, data["inputs"], rows, H_cycles)[1]
+                    target = q_continue_target(following, steps, max_steps=config.halt_max_steps)
+            halted = halt_mask(steps, wants, floor, max_steps=config.halt_max_steps)
     loss, sums = segment_loss(
         out,
         data["labels"],

@@ -105,7 +105,8 @@ class Trainer:
         self.model = HRM(config).to(
             self.device
         )  # built on the CPU, so that every rank and device starts from one model
-        self.optimizers = build_optimizers(self.model, recipe)
+        compiled = recipe.compile is True or (recipe.compile == "auto" and self.device.type == "cuda")
+        self.optimizers = build_optimizers(self.model, recipe, compiled)
         self.sparse = None
         if config.puzzle_emb_ndim:
             self.sparse = SparseSignSGD(
@@ -131,7 +132,7 @@ class Trainer:
         self.step = 0
         self.rollbacks = 0
         self.best = -1.0
-        if recipe.compile is True or (recipe.compile == "auto" and self.device.type == "cuda"):
+        if compiled:
             self.model.compile_levels()
             if self.mean:
                 self.mean.module.compile_levels(dynamic=None)  # evaluation: rows leave the batch
