@@ -400,8 +400,8 @@ def build(
         )
 
     puzzles, answers = checked_grids(picked, task, source)
-    train_split = varied_split(task, puzzles, answers, variants, seed) if variants else None
-    splits = {"train": train_split or augmented_split(task, puzzles, answers, num_aug, seed)}
+    grow, wanted = (varied_split, variants) if variants else (augmented_split, num_aug)
+    splits = {"train": grow(task, puzzles, answers, wanted, seed)}
     for name, rows in (("val", val_rows), ("test", test)):
         if rows:
             splits[name] = split_from_rows(rows, task, name)
