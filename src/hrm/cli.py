@@ -768,6 +768,10 @@ def data_build(
     variants: Annotated[
         int, typer.Option(min=0, help="Sudoku: puzzles of the same solution beside each training puzzle, at most")
     ] = 0,
+    beyond: Annotated[
+        int,
+        typer.Option(min=0, help="9x9 Sudoku: puzzles that no single assumption solves, made from the training rows"),
+    ] = 0,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
     size: Annotated[
         int | None, typer.Option(help="side of the grid: Sudoku 4 to 25, 9 by default; maze any, 30; ARC canvas, 30")
@@ -791,7 +795,7 @@ def data_build(
     if task == "arc":
         from .arc_data import build_arc
 
-        refuse(context, "subsample val test_source val_source variants min_rating min_path", "not for ARC")
+        refuse(context, "subsample val test_source val_source variants beyond min_rating min_path", "not for ARC")
         if source:
             refuse(context, "arc_set", "names a set in the place of --source; give one of them")
         report = build_arc(
@@ -827,6 +831,7 @@ def data_build(
         val_source=val_source,
         num_aug=num_aug or 0,
         variants=variants,
+        beyond=beyond,
         min_rating=min_rating,
         size=size,
         min_path=min_path,

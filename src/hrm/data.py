@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -340,6 +341,7 @@ def build(
     val_source: str | None = None,
     num_aug: int = 0,
     variants: int = 0,
+    beyond: int = 0,
     min_rating: int | None = None,
     size: int | None = None,
     min_path: int | None = None,
@@ -354,7 +356,8 @@ def build(
     from the rows that the subsample leaves over; the test split from `test_source`, from the hub's or the built-in's
     own test file, or from the rest left over. No solution grid, up to symmetry, is in two splits, but that a test file
     given as such is left whole and may share grids with training. With `variants` a training puzzle is a group of itself and
-    up to so many puzzles of the same solution and kind (tasks/variants.py): more than the source's rows, a setting to be
+    up to so many puzzles of the same solution and kind (tasks/variants.py), and `beyond` so many puzzles that no single
+    assumption solves join the training rows, made from their solution grids: more than the source's rows, settings to be
     named beside every result.
     """
     task = known_task(task).for_cells((size or DEFAULT_SIDE[task]) ** 2)
@@ -362,6 +365,8 @@ def build(
         raise ValueError(f"--min-path {min_path}: only for mazes by --source generate")
     if variants and (task.name != "sudoku" or num_aug):
         raise ValueError(f"--variants {variants}: " + ("not together with --num-aug" if num_aug else "only for Sudoku"))
+    if beyond and task.name != "sudoku":
+        raise ValueError(f"--beyond {beyond}: only for Sudoku")
     made = {} if min_path is None else {"min_path": min_path}
     rng = np.random.Generator(np.random.Philox(seed))
     pools = source_pools(source, task, rng, subsample, val, test_source, made)
@@ -400,12 +405,14 @@ def build(
         )
 
     puzzles, answers = checked_grids(picked, task, source)
+    if beyond:
+        puzzles, answers = with_beyond(task, puzzles, answers, beyond, seed, orbit_keys(task, val_rows + test))
     grow, wanted = (varied_split, variants) if variants else (augmented_split, num_aug)
     splits = {"train": grow(task, puzzles, answers, wanted, seed)}
     for name, rows in (("val", val_rows), ("test", test)):
         if rows:
             splits[name] = split_from_rows(rows, task, name)
-    counts = {"train": len(picked), "val": len(val_rows), "test": len(test)}
+    counts = {"train": len(puzzles), "val": len(val_rows), "test": len(test)}
     return write_dataset(Path(out), splits, counts, overwrite)
 
 
@@ -509,16 +516,30 @@ def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_au
     return split_of_grids(task, *together, groups=np.full(len(puzzles), width))
 
 
+def with_beyond(
+    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seed: int, kept_out: set[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Puzzles and answers with `wanted` more beyond single assumptions; fewer by those whose orbit is in `kept_out`."""
+    made, solved = numba_task(f"--beyond {wanted}").beyond(task, answers, wanted, stream_seed(seed, BEYOND, 0))
+    apart = [task.same_orbit_key(answer) not in kept_out for answer in solved]
+    return np.concatenate((puzzles, made[apart])), np.concatenate((answers, solved[apart]))
+
+
 def varied_split(task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seed: int) -> Split:
     """Each puzzle as a group of itself and up to `wanted` variants of it."""
-    try:
-        from .tasks.variants import variants
-    except ImportError:
-        raise ValueError(f"--variants {wanted} needs the extra: pip install 'hrm-torch[variants]'") from None
     seeds = [stream_seed(seed, VARIANTS, row) for row in range(len(puzzles))]
-    groups = variants(task, puzzles, answers, wanted, seeds)
+    groups = numba_task(f"--variants {wanted}").variants(task, puzzles, answers, wanted, seeds)
     widths = np.array([len(group) for group in groups])
     return split_of_grids(task, np.concatenate(groups), np.repeat(answers, widths, 0), groups=widths)
+
+
+def numba_task(asked: str) -> ModuleType:
+    """tasks/variants.py, which needs an extra."""
+    try:
+        from .tasks import variants
+    except ImportError:
+        raise ValueError(f"{asked} needs the extra: pip install 'hrm-torch[variants]'") from None
+    return variants
 
 
 def write_dataset(
@@ -559,7 +580,7 @@ def write_json(path: Path, value: object) -> None:
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
-EPOCH, AUGMENTATION, TABLE, VARIANTS = 1, 2, 3, 4  # streams of random numbers
+EPOCH, AUGMENTATION, TABLE, VARIANTS, BEYOND = 1, 2, 3, 4, 5  # streams of random numbers
 
 
 def stream_seed(*parts: int) -> int:

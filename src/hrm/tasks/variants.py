@@ -1,9 +1,10 @@
-"""Variants of a Sudoku: puzzles of the same solution, found by exchanging givens, none easier in kind than the puzzle.
+"""More Sudokus from a few: variants of the same solution, and puzzles beyond single assumptions.
 
-A given is taken away and a cell of the solution shown instead that tells it from every other solution there now is. A
-puzzle that single assumptions do not solve (a value assumed and followed by singles, ruled out where that contradicts)
-passes only variants that they do not solve either: by chance few would be as hard. Needs numba, for a puzzle with fifty
-variants takes thousands of exact searches. Grids are uint8 (S,), values of a cell a bit each.
+Beyond single assumptions is a puzzle that stays unsolved when every value is ruled out that, assumed alone and followed by
+singles, contradicts: what most Sudoku-Extreme rows are and hardly one of a million random puzzles is. `variants` exchanges
+givens and lets none be easier in kind than the puzzle; `beyond` finds such puzzles where there are none, from solved grids.
+Needs numba, for a puzzle with fifty variants takes thousands of exact searches. Grids are uint8 (S,), values of a cell a
+bit each.
 """
 
 import os
@@ -20,6 +21,14 @@ MOST_NODES = 10_000
 """As does one whose removal makes a search that long."""
 TRIES = 12
 """Givens taken away, for each variant asked for, before a puzzle is left with fewer."""
+WALK, STRIDE = 16, 2
+"""Puzzles that `beyond` takes from one walk, and steps from one to the next."""
+PATIENCE = 400
+"""Tries for each step of a walk before it ends with fewer puzzles."""
+SWEEPS = 200
+"""Tries at every grid for starts before `beyond` makes do with what it found."""
+LEAN = 0.95
+"""Share of the values left standing that a step of the walk must keep, at least: it leans towards the harder."""
 
 
 def variants(task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seeds: list[int]) -> list[np.ndarray]:
@@ -31,6 +40,44 @@ def variants(task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # numba's random state is the thread's own
         return list(threads.map(vary, range(len(puzzles))))
+
+
+def beyond(task: Sudoku, answers: np.ndarray, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Puzzles beyond single assumptions and their solutions, (wanted, S) each, from solved 9×9 grids (N, S).
+
+    Starts are made from tridagons (the field's word; also Thor's hammer): in four boxes that make a rectangle three values
+    stand on three cells each, no two in a line. Where an odd number of the four arrangements is odd as a permutation, three
+    values cannot fill twelve such cells, and to see it takes assumptions upon assumptions. Grids are searched for eleven of
+    them; all twelve are left open, and what else the solution allows. A walk goes on from each start to neighbours, a given
+    exchanged as in `variants` but for any solution that taking it away lets in. Raises ValueError for other sizes and for
+    grids without a start.
+    """
+    if task.box != (3, 3):
+        raise ValueError(f"puzzles beyond single assumptions are made of 9x9 grids, not of {task.size}x{task.size}")
+    units, every = _grid(task)
+    rng = np.random.Generator(np.random.Philox(seed))
+    puzzles, solutions = np.zeros((2, 0, task.seq_len), np.uint8)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # numba's random state is the thread's own
+        while len(puzzles) < wanted:
+            starts: list[np.ndarray] = []
+            for _ in range(SWEEPS):
+                seeds = rng.integers(1 << 32, size=len(answers))
+                tries = threads.map(lambda row: _tridagon(answers[row], units, every, seeds[row]), range(len(answers)))
+                starts += [puzzle for puzzle in tries if puzzle.any()]
+                if len(starts) * WALK >= wanted - len(puzzles):
+                    break
+            if not starts:
+                raise ValueError(
+                    f"no puzzle beyond single assumptions found in {SWEEPS} sweeps of {len(answers)} grids"
+                )
+            seeds = rng.integers(1 << 32, size=len(starts))
+            most = min(WALK, wanted - len(puzzles))
+            walks = threads.map(lambda k: _walk(starts[k], units, every, most, seeds[k]), range(len(starts)))
+            more = [np.concatenate(part) for part in zip(*walks, strict=True)]
+            puzzles, first = np.unique(np.concatenate((puzzles, more[0])), axis=0, return_index=True)
+            solutions = np.concatenate((solutions, more[1]))[first]
+    kept = np.sort(rng.permutation(len(puzzles))[:wanted])
+    return puzzles[kept], solutions[kept]
 
 
 def beyond_assumptions(task: Sudoku, puzzle: np.ndarray) -> bool:
@@ -57,7 +104,7 @@ def _variants(puzzle, answer, units, every, wanted, seed):
         givens = np.flatnonzero(base)
         taken = givens[np.random.randint(len(givens))]
         base[taken] = 0
-        solutions, complete = _solutions(base, units, every)
+        solutions, complete = _solutions(base, units, every, MOST_SOLUTIONS)
         if not complete:
             continue
         kept = 0
@@ -77,6 +124,136 @@ def _variants(puzzle, answer, units, every, wanted, seed):
 
 
 @njit(cache=True, nogil=True)
+def _tridagon(answer, units, every, seed):
+    """A puzzle beyond single assumptions with this solution, or zeros: one try at each tridagon that the grid has."""
+    np.random.seed(seed)
+    rows, cols = np.empty((4, 3), np.int64), np.empty((4, 3), np.int64)
+    for apart in np.random.permutation(9):  # the box that has neither line in common with the four
+        boxes = [b for b in range(9) if b // 3 != apart // 3 and b % 3 != apart % 3]
+        for triple in range(729):
+            values = (triple // 81 + 1, triple // 9 % 9 + 1, triple % 9 + 1)
+            if not values[0] < values[1] < values[2]:
+                continue
+            for b in range(4):
+                for k in range(9):
+                    cell = units[18 + boxes[b]][k]
+                    for v in range(3):
+                        if answer[cell] == values[v]:
+                            rows[b, v], cols[b, v] = cell // 9, cell % 9
+            stray = _complete(rows, cols)
+            if stray < 0:
+                continue
+            puzzle = answer.copy()
+            for v in range(3):  # the three values stay in the box apart
+                for cell in range(81):
+                    if answer[cell] == values[v] and cell // 27 * 3 + cell % 9 // 3 != apart:
+                        puzzle[cell] = 0
+            pattern = np.zeros(81, np.bool_)
+            for b in range(4):
+                for v in range(3):
+                    pattern[rows[b, v] * 9 + cols[b, v]] = True
+            pattern[stray] = True
+            puzzle[pattern] = 0
+            for cell in np.random.permutation(81):
+                if _unique(puzzle, units, every):
+                    break
+                if not pattern[cell]:
+                    puzzle[cell] = answer[cell]
+            if not _unique(puzzle, units, every):
+                continue
+            _reduce(puzzle, units, every)
+            if _beyond(puzzle, units, every):
+                return puzzle
+    return np.zeros(81, np.uint8)
+
+
+@njit(cache=True, nogil=True)
+def _complete(rows, cols):
+    """Move the one value that spoils a tridagon onto its twelfth cell, in place, and return the cell it stood on; else -1."""
+    spoilt = -1
+    for b in range(4):
+        if _in_a_line(rows[b]) or _in_a_line(cols[b]):
+            if spoilt >= 0:
+                return -1
+            spoilt = b
+    if spoilt < 0:
+        return -1
+    v = np.random.randint(3)
+    u, w = (v + 1) % 3, (v + 2) % 3
+    r, c = rows[spoilt], cols[spoilt]
+    if r[u] == r[w] or c[u] == c[w]:
+        return -1
+    stray = r[v] * 9 + c[v]
+    r[v], c[v] = 3 * (r[v] // 3 * 3 + 1) - r[u] - r[w], 3 * (c[v] // 3 * 3 + 1) - c[u] - c[w]
+    odd = 0
+    for b in range(4):
+        for i in range(3):
+            for j in range(i):
+                odd ^= (rows[b, i] > rows[b, j]) ^ (cols[b, i] > cols[b, j])
+    return stray if odd else -1
+
+
+@njit(cache=True, nogil=True)
+def _in_a_line(lines):
+    return lines[0] == lines[1] or lines[0] == lines[2] or lines[1] == lines[2]
+
+
+@njit(cache=True, nogil=True)
+def _walk(start, units, every, most, seed):
+    """Up to `most` puzzles beyond single assumptions and their solutions: the start, and what every STRIDE steps lead to."""
+    np.random.seed(seed)
+    puzzles, answers = np.zeros((most, len(start)), np.uint8), np.zeros((most, len(start)), np.uint8)
+    puzzles[0], answers[0] = start, _solutions(start, units, every, 1)[0][0]
+    puzzle, standing = start, _beyond(start, units, every)
+    count, steps = 1, 0
+    for _ in range(most * STRIDE * PATIENCE):
+        if count == most:
+            break
+        trial = puzzle.copy()
+        givens = np.flatnonzero(trial)
+        taken = givens[np.random.randint(len(givens))]
+        trial[taken] = 0
+        solutions, complete = _solutions(trial, units, every, MOST_SOLUTIONS)
+        if not complete:
+            continue
+        answer = solutions[np.random.randint(len(solutions))].copy()
+        for cell in np.random.permutation(len(start)):
+            if len(solutions) == 1:
+                break
+            agree = solutions[:, cell] == answer[cell]
+            if cell != taken and 2 * agree.sum() <= len(solutions):  # tells at least half of them apart
+                trial[cell] = answer[cell]
+                solutions = solutions[agree]
+        if len(solutions) > 1:
+            continue
+        _reduce(trial, units, every)
+        left = _beyond(trial, units, every)
+        if left and left >= standing * np.random.uniform(LEAN, 1) and not _among(trial, puzzles[:count]):
+            puzzle, standing = trial, left
+            steps += 1
+            if steps % STRIDE == 0:
+                puzzles[count], answers[count] = puzzle, answer
+                count += 1
+    return puzzles[:count], answers[:count]
+
+
+@njit(cache=True, nogil=True)
+def _reduce(puzzle, units, every):
+    """Take givens away, in random order and in place, while the solution stays the only one."""
+    for cell in np.random.permutation(len(puzzle)):
+        given = puzzle[cell]
+        puzzle[cell] = 0
+        if given and not _unique(puzzle, units, every):
+            puzzle[cell] = given
+
+
+@njit(cache=True, nogil=True)
+def _unique(puzzle, units, every):
+    found, complete = _solutions(puzzle, units, every, 1)
+    return complete and len(found) == 1
+
+
+@njit(cache=True, nogil=True)
 def _among(grid, grids):
     known = False
     for other in grids:
@@ -86,9 +263,10 @@ def _among(grid, grids):
 
 @njit(cache=True, nogil=True)
 def _beyond(puzzle, units, every):
+    """How many values stay in cells still open where single assumptions rule out no more; 0 for a solved puzzle."""
     values = _standing(puzzle, every)
     if not _settle(values, units, every):
-        return False
+        return 0
     moved = True
     while moved:
         moved = False
@@ -105,14 +283,18 @@ def _beyond(puzzle, units, every):
                     values[cell] ^= bit
                     moved = True
                     if not _settle(values, units, every):
-                        return False
-    return (values & (values - 1)).any()
+                        return 0
+    standing = 0
+    for bits in values:
+        if bits & (bits - 1):
+            standing += _count(bits)
+    return standing
 
 
 @njit(cache=True, nogil=True)
-def _solutions(puzzle, units, every):
-    """Solutions (n, S) of a puzzle, in digits, and whether these are all."""
-    found = np.empty((MOST_SOLUTIONS, len(puzzle)), np.uint8)
+def _solutions(puzzle, units, every, most):
+    """At most `most` solutions (n, S) of a puzzle, in digits, and whether these are all."""
+    found = np.empty((most, len(puzzle)), np.uint8)
     stack = np.empty((len(puzzle) * len(units) // 3, len(puzzle)), np.int64)
     stack[0] = _standing(puzzle, every)
     top, count = 1, 0
@@ -129,7 +311,7 @@ def _solutions(puzzle, units, every):
             if 1 < options < fewest:
                 cell, fewest = k, options
         if cell < 0:
-            if count == MOST_SOLUTIONS:
+            if count == most:
                 break
             for k in range(len(values)):
                 found[count, k] = _count(values[k] - 1) + 1
