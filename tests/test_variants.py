@@ -1,11 +1,11 @@
-"""Variants of a Sudoku (tasks/variants.py), and data sets with them."""
+"""More Sudokus from a few (tasks/variants.py), and data sets with them."""
 
 import numpy as np
 import pytest
 
 from hrm.data import build, load_split
 from hrm.tasks.sudoku import Search, Sudoku
-from hrm.tasks.variants import beyond_assumptions, variants
+from hrm.tasks.variants import beyond, beyond_assumptions, variants
 
 HARD = "1.......2.9.4...5...6...7...5.9.3.......7.......85..4.7.....6...3...9.8...2.....1"  # Easter Monster
 EASY = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -85,3 +85,45 @@ def test_a_data_set_with_variants_groups_them(tmp_path):
 def test_variants_are_refused_where_they_mean_nothing(how, tmp_path):
     with pytest.raises(ValueError, match="--variants 4: "):
         build(**{"task": "sudoku", "source": "generate", "out": tmp_path / "x", "variants": 4} | how)
+
+
+FERTILE = "698715234172439586453628719981362475325874961764951328846293157217546893539187642"
+"""A solved grid with many puzzles beyond single assumptions near its tridagons."""
+
+
+def test_beyond_makes_unique_puzzles_that_no_single_assumption_solves():
+    task = Sudoku()
+    answers = task.parse(FERTILE)[None]
+    puzzles, solved = beyond(task, answers, 4, seed=11)
+    assert puzzles.shape == solved.shape == (4, 81) and len(np.unique(puzzles, axis=0)) == 4
+    for puzzle, answer in zip(puzzles, solved, strict=True):
+        assert open_after_assumptions(task, puzzle)
+        solutions = task.solve(puzzle)
+        assert len(solutions) == 1 and (solutions[0] == answer).all()
+    again = beyond(task, answers, 4, seed=11)
+    assert (again[0] == puzzles).all() and (again[1] == solved).all()
+
+
+def test_beyond_says_when_it_finds_none():
+    task = Sudoku()
+    with pytest.raises(ValueError, match="found from 1 rows: give more, or another seed"):
+        beyond(task, task.parse(FERTILE)[None], 4, seed=8)
+    with pytest.raises(ValueError, match="made of 9x9 grids, not of 6x6"):
+        beyond(Sudoku(2, 3), np.zeros((1, 36), np.uint8), 1, seed=0)
+
+
+def test_a_data_set_with_puzzles_beyond(tmp_path):
+    source = tmp_path / "one.csv"
+    source.write_text(f"source,question,answer,rating\nmine,{FERTILE[:30] + '.' + FERTILE[31:]},{FERTILE},0\n")
+    how = {"source": str(source), "val": 0, "beyond": 2, "seed": 9}
+    first, again = (build(out=tmp_path / name, **how) for name in ("a", "b"))
+    assert first.hash == again.hash
+    task, split = Sudoku(), load_split(str(tmp_path / "a"), "train")
+    puzzles = task.decode(split.inputs)
+    assert [beyond_assumptions(task, puzzle) for puzzle in puzzles] == [False, True, True]
+    assert task.verify_batch(puzzles, task.decode(split.labels)).all()
+
+
+def test_puzzles_beyond_are_refused_where_there_are_none(tmp_path):
+    with pytest.raises(ValueError, match="--beyond 4: only for Sudoku"):
+        build("maze", source="generate", out=tmp_path / "x", beyond=4)

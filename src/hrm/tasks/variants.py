@@ -68,7 +68,7 @@ def beyond(task: Sudoku, answers: np.ndarray, wanted: int, seed: int) -> tuple[n
                     break
             if not starts:
                 raise ValueError(
-                    f"no puzzle beyond single assumptions found in {SWEEPS} sweeps of {len(answers)} grids"
+                    f"no puzzle beyond single assumptions found from {len(answers)} rows: give more, or another seed"
                 )
             seeds = rng.integers(1 << 32, size=len(starts))
             most = min(WALK, wanted - len(puzzles))
