@@ -770,7 +770,10 @@ def data_build(
     ] = 0,
     beyond: Annotated[
         int,
-        typer.Option(min=0, help="9x9 Sudoku: puzzles that no single assumption solves, made from the training rows"),
+        typer.Option(
+            min=0,
+            help="9x9 Sudoku: puzzles that no single assumption solves, made from the training rows, one a second",
+        ),
     ] = 0,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
     size: Annotated[

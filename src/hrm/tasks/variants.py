@@ -21,14 +21,14 @@ MOST_NODES = 10_000
 """As does one whose removal makes a search that long."""
 TRIES = 12
 """Givens taken away, for each variant asked for, before a puzzle is left with fewer."""
-WALK, STRIDE = 16, 2
-"""Puzzles that `beyond` takes from one walk, and steps from one to the next."""
-PATIENCE = 400
-"""Tries for each step of a walk before it ends with fewer puzzles."""
+SPREAD = 32
+"""Puzzles that `beyond` takes from one start, itself among them."""
+PATIENCE = 4000
+"""Tries for the next puzzle before a start is left with fewer."""
 SWEEPS = 200
 """Tries at every grid for starts before `beyond` makes do with what it found."""
 LEAN = 0.95
-"""Share of the values left standing that a step of the walk must keep, at least: it leans towards the harder."""
+"""Share of the values left standing that a neighbour must keep, at least: it leans towards the harder."""
 
 
 def variants(task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seeds: list[int]) -> list[np.ndarray]:
@@ -48,9 +48,9 @@ def beyond(task: Sudoku, answers: np.ndarray, wanted: int, seed: int) -> tuple[n
     Starts are made from tridagons (the field's word; also Thor's hammer): in four boxes that make a rectangle three values
     stand on three cells each, no two in a line. Where an odd number of the four arrangements is odd as a permutation, three
     values cannot fill twelve such cells, and to see it takes assumptions upon assumptions. Grids are searched for eleven of
-    them; all twelve are left open, and what else the solution allows. A walk goes on from each start to neighbours, a given
-    exchanged as in `variants` but for any solution that taking it away lets in. Raises ValueError for other sizes and for
-    grids without a start.
+    them; all twelve are left open, and what else the solution allows. From each start, and from what that leads to, come
+    neighbours, a given exchanged as in `variants` but for any solution that taking it away lets in. Raises ValueError for
+    other sizes and for grids without a start.
     """
     if task.box != (3, 3):
         raise ValueError(f"puzzles beyond single assumptions are made of 9x9 grids, not of {task.size}x{task.size}")
@@ -64,16 +64,16 @@ def beyond(task: Sudoku, answers: np.ndarray, wanted: int, seed: int) -> tuple[n
                 seeds = rng.integers(1 << 32, size=len(answers))
                 tries = threads.map(lambda row: _tridagon(answers[row], units, every, seeds[row]), range(len(answers)))
                 starts += [puzzle for puzzle in tries if puzzle.any()]
-                if len(starts) * WALK >= wanted - len(puzzles):
+                if len(starts) * SPREAD >= wanted - len(puzzles):
                     break
             if not starts:
                 raise ValueError(
                     f"no puzzle beyond single assumptions found from {len(answers)} rows: give more, or another seed"
                 )
             seeds = rng.integers(1 << 32, size=len(starts))
-            most = min(WALK, wanted - len(puzzles))
-            walks = threads.map(lambda k: _walk(starts[k], units, every, most, seeds[k]), range(len(starts)))
-            more = [np.concatenate(part) for part in zip(*walks, strict=True)]
+            most = min(SPREAD, wanted - len(puzzles))
+            found = threads.map(lambda k: _spread(starts[k], units, every, most, seeds[k]), range(len(starts)))
+            more = [np.concatenate(part) for part in zip(*found, strict=True)]
             puzzles, first = np.unique(np.concatenate((puzzles, more[0])), axis=0, return_index=True)
             solutions = np.concatenate((solutions, more[1]))[first]
     kept = np.sort(rng.permutation(len(puzzles))[:wanted])
@@ -199,17 +199,17 @@ def _in_a_line(lines):
 
 
 @njit(cache=True, nogil=True)
-def _walk(start, units, every, most, seed):
-    """Up to `most` puzzles beyond single assumptions and their solutions: the start, and what every STRIDE steps lead to."""
+def _spread(start, units, every, most, seed):
+    """Up to `most` puzzles beyond single assumptions and their solutions: the start, and neighbours of what was found."""
     np.random.seed(seed)
     puzzles, answers = np.zeros((most, len(start)), np.uint8), np.zeros((most, len(start)), np.uint8)
-    puzzles[0], answers[0] = start, _solutions(start, units, every, 1)[0][0]
-    puzzle, standing = start, _beyond(start, units, every)
-    count, steps = 1, 0
-    for _ in range(most * STRIDE * PATIENCE):
-        if count == most:
-            break
-        trial = puzzle.copy()
+    standing = np.zeros(most, np.int64)
+    puzzles[0], answers[0], standing[0] = start, _solutions(start, units, every, 1)[0][0], _beyond(start, units, every)
+    count, tries = 1, 0
+    while count < most and tries < PATIENCE:
+        tries += 1
+        near = np.random.randint(count) if np.random.randint(2) else count - 1
+        trial = puzzles[near].copy()
         givens = np.flatnonzero(trial)
         taken = givens[np.random.randint(len(givens))]
         trial[taken] = 0
@@ -228,12 +228,9 @@ def _walk(start, units, every, most, seed):
             continue
         _reduce(trial, units, every)
         left = _beyond(trial, units, every)
-        if left and left >= standing * np.random.uniform(LEAN, 1) and not _among(trial, puzzles[:count]):
-            puzzle, standing = trial, left
-            steps += 1
-            if steps % STRIDE == 0:
-                puzzles[count], answers[count] = puzzle, answer
-                count += 1
+        if left and left >= standing[near] * np.random.uniform(LEAN, 1) and not _among(trial, puzzles[:count]):
+            puzzles[count], answers[count], standing[count] = trial, answer, left
+            count, tries = count + 1, 0
     return puzzles[:count], answers[:count]
 
 
