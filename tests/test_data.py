@@ -168,7 +168,7 @@ def test_existing_folders_are_not_lost(tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     first = build(source=str(source), out=tmp_path / "d", seed=0)
     with pytest.raises(ValueError, match="--overwrite"):
-        build(source=str(source), out=tmp_path / "d", seed=1)
+        build(source="refused before it is read", out=tmp_path / "d", seed=1)
     second = build(source=str(source), out=tmp_path / "d", seed=1, num_aug=1, overwrite=True)
     assert second.hash != first.hash and not list(tmp_path.glob("*.partial"))
 

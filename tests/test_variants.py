@@ -115,9 +115,10 @@ def test_beyond_says_when_it_finds_none():
 def test_a_data_set_with_puzzles_beyond(tmp_path):
     source = tmp_path / "one.csv"
     source.write_text(f"source,question,answer,rating\nmine,{FERTILE[:30] + '.' + FERTILE[31:]},{FERTILE},0\n")
-    how = {"source": str(source), "val": 0, "beyond": 2, "seed": 9}
-    first, again = (build(out=tmp_path / name, **how) for name in ("a", "b"))
-    assert first.hash == again.hash
+    how, told = {"source": str(source), "val": 0, "beyond": 2, "seed": 9}, []
+    first = build(out=tmp_path / "a", **how, progress=lambda *counts: told.append(counts))
+    assert first.hash == build(out=tmp_path / "b", **how).hash
+    assert told[-1] == ("puzzles beyond single assumptions", 2, 2)
     task, split = Sudoku(), load_split(str(tmp_path / "a"), "train")
     puzzles = task.decode(split.inputs)
     assert [beyond_assumptions(task, puzzle) for puzzle in puzzles] == [False, True, True]

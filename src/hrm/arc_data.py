@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .config import nearest
-from .data import Metadata, Report, Split, finished_split, stream_seed, write_dataset
+from .data import Metadata, Report, Split, finished_split, refuse_to_replace, stream_seed, write_dataset
 from .tasks.arc import (
     SIDE,
     VOCAB,
@@ -65,6 +65,7 @@ def build_arc(
     No trained task may share an example with one that is asked: tasks of `extra_training` that do are refused, or with
     `without_overlap` left out; those few that a published set itself has in both parts are kept, and named in the report.
     """
+    refuse_to_replace(Path(out), overwrite)
     for name, value, known in (("policy", policy, POLICIES), ("layout", layout, LAYOUTS)):
         if value not in known:
             raise ValueError(f"--{name} {value}: choose one of {', '.join(known)}")

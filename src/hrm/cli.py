@@ -822,24 +822,30 @@ def data_build(
     if source is None:
         raise ValueError("--source is missing: FILE.csv[.gz], hf, generate, or a built-in set")
     from .data import build
+    from .display import BuildProgress
 
-    report = build(
-        task,
-        source=source,
-        out=out,
-        subsample=subsample,
-        seed=seed,
-        val=val,
-        test_source=test_source,
-        val_source=val_source,
-        num_aug=num_aug or 0,
-        variants=variants,
-        beyond=beyond,
-        min_rating=min_rating,
-        size=size,
-        min_path=min_path,
-        overwrite=overwrite,
-    )
+    progress = BuildProgress()
+    try:
+        report = build(
+            task,
+            source=source,
+            out=out,
+            subsample=subsample,
+            seed=seed,
+            val=val,
+            test_source=test_source,
+            val_source=val_source,
+            num_aug=num_aug or 0,
+            variants=variants,
+            beyond=beyond,
+            min_rating=min_rating,
+            size=size,
+            min_path=min_path,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    finally:
+        progress.stop()
     print(report)
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from .config import nearest
-from .tasks import Task, known_task
+from .tasks import Progress, Task, known_task, untold
 from .tasks.maze import Maze
 from .tasks.sudoku import Sudoku
 
@@ -346,6 +346,7 @@ def build(
     size: int | None = None,
     min_path: int | None = None,
     overwrite: bool = False,
+    progress: Progress = untold,
 ) -> Report:
     """Build a data set of a task in the reference's layout.
 
@@ -358,8 +359,9 @@ def build(
     given as such is left whole and may share grids with training. With `variants` a training puzzle is a group of itself and
     up to so many puzzles of the same solution and kind (tasks/variants.py), and `beyond` so many puzzles that no single
     assumption solves join the training rows, made from their solution grids: more than the source's rows, settings to be
-    named beside every result.
+    named beside every result. Both take minutes; `progress` is told of them.
     """
+    refuse_to_replace(Path(out), overwrite)
     task = known_task(task).for_cells((size or DEFAULT_SIDE[task]) ** 2)
     if min_path is not None and (task.name != "maze" or source != "generate"):
         raise ValueError(f"--min-path {min_path}: only for mazes by --source generate")
@@ -406,9 +408,13 @@ def build(
 
     puzzles, answers = checked_grids(picked, task, source)
     if beyond:
-        puzzles, answers = with_beyond(task, puzzles, answers, beyond, seed, orbit_keys(task, val_rows + test))
-    grow, wanted = (varied_split, variants) if variants else (augmented_split, num_aug)
-    splits = {"train": grow(task, puzzles, answers, wanted, seed)}
+        puzzles, answers = with_beyond(
+            task, puzzles, answers, beyond, seed, orbit_keys(task, val_rows + test), progress
+        )
+    if variants:
+        splits = {"train": varied_split(task, puzzles, answers, variants, seed, progress)}
+    else:
+        splits = {"train": augmented_split(task, puzzles, answers, num_aug, seed)}
     for name, rows in (("val", val_rows), ("test", test)):
         if rows:
             splits[name] = split_from_rows(rows, task, name)
@@ -517,18 +523,27 @@ def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_au
 
 
 def with_beyond(
-    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seed: int, kept_out: set[int]
+    task: Sudoku,
+    puzzles: np.ndarray,
+    answers: np.ndarray,
+    wanted: int,
+    seed: int,
+    kept_out: set[int],
+    progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Puzzles and answers with `wanted` more beyond single assumptions; fewer by those whose orbit is in `kept_out`."""
-    made, solved = numba_task(f"--beyond {wanted}").beyond(task, answers, wanted, stream_seed(seed, BEYOND, 0))
+    make = numba_task(f"--beyond {wanted}").beyond
+    made, solved = make(task, answers, wanted, stream_seed(seed, BEYOND, 0), progress)
     apart = [task.same_orbit_key(answer) not in kept_out for answer in solved]
     return np.concatenate((puzzles, made[apart])), np.concatenate((answers, solved[apart]))
 
 
-def varied_split(task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seed: int) -> Split:
+def varied_split(
+    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seed: int, progress: Progress
+) -> Split:
     """Each puzzle as a group of itself and up to `wanted` variants of it."""
     seeds = [stream_seed(seed, VARIANTS, row) for row in range(len(puzzles))]
-    groups = numba_task(f"--variants {wanted}").variants(task, puzzles, answers, wanted, seeds)
+    groups = numba_task(f"--variants {wanted}").variants(task, puzzles, answers, wanted, seeds, progress)
     widths = np.array([len(group) for group in groups])
     return split_of_grids(task, np.concatenate(groups), np.repeat(answers, widths, 0), groups=widths)
 
@@ -542,20 +557,21 @@ def numba_task(asked: str) -> ModuleType:
     return variants
 
 
-def write_dataset(
-    out: Path, splits: dict[str, Split], counts: dict[str, int], overwrite: bool, identifiers: list[str] = ("<blank>",)
-) -> Report:
-    """Write splits aside and rename; refuses to replace what is no data set of ours."""
-    if (
-        out.exists()
-        and (not out.is_dir() or any(out.iterdir()))
-        and not (overwrite and (out / "hashes.json").is_file())
-    ):
-        ours = (out / "hashes.json").is_file()
+def refuse_to_replace(out: Path, overwrite: bool) -> None:
+    """Raise ValueError where something stands that `overwrite` does not allow to replace, or that is no data set of ours."""
+    ours = (out / "hashes.json").is_file()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (overwrite and ours):
         raise ValueError(
             f"{out} exists: "
             + ("replace it with --overwrite" if ours else "it is no data set of ours; choose another --out")
         )
+
+
+def write_dataset(
+    out: Path, splits: dict[str, Split], counts: dict[str, int], overwrite: bool, identifiers: list[str] = ("<blank>",)
+) -> Report:
+    """Write splits aside and rename."""
+    refuse_to_replace(out, overwrite)
     aside = out.with_name(out.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
     for name, split in splits.items():

@@ -1,8 +1,9 @@
-"""What the terminal shows: boards with the model's certainty, the trace of a solve, training progress.
+"""What the terminal shows: boards with the model's certainty, the trace of a solve, progress of a run or a data set.
 
 On a terminal things move; elsewhere the same facts come as plain lines.
 """
 
+import sys
 import time
 from types import TracebackType
 from typing import Any
@@ -11,7 +12,16 @@ import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +35,7 @@ SURE, LIKELY = 0.95, 0.6
 
 
 PLAIN_SECONDS = 5
-"""Off a terminal, training metrics are printed no more often than this; metrics.jsonl has them all."""
+"""Off a terminal, progress is printed no more often than this; of a training run metrics.jsonl has it all."""
 
 
 def sudoku_board(task: Sudoku, given: np.ndarray, cells: np.ndarray, certainty: np.ndarray | None = None) -> Text:
@@ -243,3 +253,26 @@ class TrainingProgress:
     def stop(self) -> None:
         if self.bar:
             self.bar.stop()
+
+
+class BuildProgress:
+    """Shows on standard error how far the making of a data set is: a bar, or a line now and then off a terminal."""
+
+    def __init__(self):
+        self.console = Console(stderr=True)
+        columns = TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn()
+        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.tasks: dict[str, TaskID] = {}
+        self.next_line = time.monotonic() + PLAIN_SECONDS
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self.tasks:
+            self.tasks[what] = self.bar.add_task(what, total=total)
+            self.bar.start()
+        self.bar.update(self.tasks[what], completed=done)
+        if self.bar.disable and time.monotonic() > self.next_line:
+            self.next_line = time.monotonic() + PLAIN_SECONDS
+            print(f"{done:,} of {total:,} {what}", file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        self.bar.stop()

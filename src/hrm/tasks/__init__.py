@@ -1,5 +1,7 @@
 """Puzzles: one file a kind. A task knows text, rules and symmetries, and no network."""
 
+from collections.abc import Callable
+
 from ..config import nearest
 from .arc import Arc
 from .maze import Maze
@@ -7,6 +9,8 @@ from .sudoku import Sudoku
 
 TASKS = {"sudoku": Sudoku, "maze": Maze, "arc": Arc}
 Task = Sudoku | Maze | Arc
+Progress = Callable[[str, int, int], None]
+"""Is told what is being made, how many are done and how many there will be."""
 
 
 def known_task(name: str) -> type[Task]:
@@ -19,3 +23,7 @@ def known_task(name: str) -> type[Task]:
 def task_for(name: str, seq_len: int) -> Task:
     """The task of a name and a number of cells. Raises ValueError naming the nearest known one."""
     return known_task(name).for_cells(seq_len)
+
+
+def untold(what: str, done: int, total: int) -> None:
+    """The progress that nobody hears of."""

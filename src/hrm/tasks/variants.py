@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numba import njit
 
+from . import Progress, untold
 from .sudoku import Sudoku, geometry
 
 MOST_SOLUTIONS = 100
@@ -29,9 +30,18 @@ SWEEPS = 200
 """Tries at every grid for starts before `beyond` makes do with what it found."""
 LEAN = 0.95
 """Share of the values left standing that a neighbour must keep, at least: it leans towards the harder."""
+FOUND = "puzzles beyond single assumptions"
+"""What progress calls them."""
 
 
-def variants(task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seeds: list[int]) -> list[np.ndarray]:
+def variants(
+    task: Sudoku,
+    puzzles: np.ndarray,
+    answers: np.ndarray,
+    wanted: int,
+    seeds: list[int],
+    progress: Progress = untold,
+) -> list[np.ndarray]:
     """For each puzzle of (N, S), itself and up to `wanted` variants, (1 + n, S): a function of the puzzle and its seed."""
     units, every = _grid(task)
 
@@ -39,10 +49,16 @@ def variants(task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int
         return _variants(puzzles[row], answers[row], units, every, wanted, seeds[row] & 0xFFFFFFFF)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # numba's random state is the thread's own
-        return list(threads.map(vary, range(len(puzzles))))
+        groups = []
+        for group in threads.map(vary, range(len(puzzles))):
+            groups.append(group)
+            progress("puzzles varied", len(groups), len(puzzles))
+    return groups
 
 
-def beyond(task: Sudoku, answers: np.ndarray, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def beyond(
+    task: Sudoku, answers: np.ndarray, wanted: int, seed: int, progress: Progress = untold
+) -> tuple[np.ndarray, np.ndarray]:
     """Puzzles beyond single assumptions and their solutions, (wanted, S) each, from solved 9×9 grids (N, S).
 
     Starts are made from tridagons (the field's word; also Thor's hammer): in four boxes that make a rectangle three values
@@ -64,6 +80,7 @@ def beyond(task: Sudoku, answers: np.ndarray, wanted: int, seed: int) -> tuple[n
                 seeds = rng.integers(1 << 32, size=len(answers))
                 tries = threads.map(lambda row: _tridagon(answers[row], units, every, seeds[row]), range(len(answers)))
                 starts += [puzzle for puzzle in tries if puzzle.any()]
+                progress(FOUND, min(len(puzzles) + len(starts), wanted), wanted)
                 if len(starts) * SPREAD >= wanted - len(puzzles):
                     break
             if not starts:
@@ -72,10 +89,13 @@ def beyond(task: Sudoku, answers: np.ndarray, wanted: int, seed: int) -> tuple[n
                 )
             seeds = rng.integers(1 << 32, size=len(starts))
             most = min(SPREAD, wanted - len(puzzles))
-            found = threads.map(lambda k: _spread(starts[k], units, every, most, seeds[k]), range(len(starts)))
-            more = [np.concatenate(part) for part in zip(*found, strict=True)]
-            puzzles, first = np.unique(np.concatenate((puzzles, more[0])), axis=0, return_index=True)
-            solutions = np.concatenate((solutions, more[1]))[first]
+            found = [(puzzles, solutions)]
+            for more in threads.map(lambda k: _spread(starts[k], units, every, most, seeds[k]), range(len(starts))):
+                found.append(more)
+                progress(FOUND, min(sum(len(part) for part, _ in found), wanted), wanted)
+            puzzles, solutions = (np.concatenate(part) for part in zip(*found, strict=True))
+            puzzles, first = np.unique(puzzles, axis=0, return_index=True)
+            solutions = solutions[first]
     kept = np.sort(rng.permutation(len(puzzles))[:wanted])
     return puzzles[kept], solutions[kept]
 
