@@ -7,7 +7,8 @@ with no solution grid (up to symmetry) of the training and test files. 6x6: 1,00
 puzzles with 2×3 boxes, minimal and unique, no two alike. maze-15x15: 1,000, 200 and 1,000 mazes with paths of 32 cells and
 more, no two alike up to symmetry. `--check` compares with the files in place instead of writing.
 (sudoku_hard_train, sudoku_hard_test and maze_30x30_* are the project's earlier output, made by the same methods in other
-programs; `hrm data build maze --source generate --min-path 110` makes more of the latter.)
+programs; `hrm data build maze --source generate --min-path 110` makes more of the latter. sudoku_beyond_train is what
+`hrm data build sudoku --source sudoku-hard-1k --seed 0 --beyond 800` adds.)
 """
 
 import argparse

@@ -35,12 +35,13 @@ if TYPE_CHECKING:
     import torch
 
 BUILTIN = {
-    "sudoku-hard-1k": ("sudoku_hard", Sudoku()),
-    "sudoku-6x6-1k": ("sudoku_6x6", Sudoku(2, 3)),
-    "maze-15x15-1k": ("maze_15x15", Maze(15, 15)),
-    "maze-30x30-hard-1k": ("maze_30x30", Maze()),
+    "sudoku-hard-1k": (("sudoku_hard",), Sudoku()),
+    "sudoku-hard-beyond": (("sudoku_hard", "sudoku_beyond"), Sudoku()),
+    "sudoku-6x6-1k": (("sudoku_6x6",), Sudoku(2, 3)),
+    "maze-15x15-1k": (("maze_15x15",), Maze(15, 15)),
+    "maze-30x30-hard-1k": (("maze_30x30",), Maze()),
 }
-"""Sets inside the package: name -> (file stem, task). All made by us; no licence question."""
+"""Sets inside the package: name -> (file stems, task). All made by us; no licence question."""
 
 HUB_SETS = {"sudoku": "sapientinc/sudoku-extreme", "maze": "sapientinc/maze-30x30-hard-1k"}
 HUB_FILES = ("train.csv", "test.csv")
@@ -214,9 +215,7 @@ def load_split(path: str, split: str) -> Split:
     if split not in SPLITS:
         raise ValueError(f"no split '{split}': choose train, val or test")
     if path in BUILTIN and not Path(path).exists():
-        stem, task = BUILTIN[path]
-        file = resources.files("hrm") / "datasets" / f"{stem}_{split}.csv.gz"
-        return split_from_rows(read_csv(Path(str(file))), task, file.name)
+        return split_from_rows(built_in_rows(path, split), BUILTIN[path][1], f"{path}, {split}")
     folder = Path(path) / split
     if not Path(path).is_dir():
         raise ValueError(f"{path}: neither a data-set folder nor a built-in set{nearest(path, list(BUILTIN))}")
@@ -238,6 +237,13 @@ def load_split(path: str, split: str) -> Split:
     for name, part in zip(metadata.sets, parts, strict=True):
         check_arrays(part, metadata, f"{folder}/{name}__")
     return finished_split(joined(parts) | loaded_table(folder, metadata, parts), metadata)
+
+
+def built_in_rows(name: str, split: str) -> list[Row]:
+    """The rows of a split of a built-in set, from whichever of its files are of that split."""
+    folder = Path(str(resources.files("hrm") / "datasets"))
+    files = [folder / f"{stem}_{split}.csv.gz" for stem in BUILTIN[name][0]]
+    return [row for file in files if file.is_file() for row in read_csv(file)]
 
 
 def loaded_table(folder: Path, metadata: Metadata, parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -451,11 +457,10 @@ def source_pools(
         train, test = (given_test if k and given_test else read_csv(from_hub(task, f)) for k, f in enumerate(HUB_FILES))
         return Pools(task, train, [], test)
     if source in BUILTIN and not Path(source).exists():
-        stem, builtin_task = BUILTIN[source]
+        builtin_task = BUILTIN[source][1]
         if builtin_task.name != task.name:
             raise ValueError(f"--source {source}: a set of {builtin_task.name}, not {task.name}")
-        folder = Path(str(resources.files("hrm") / "datasets"))
-        train, own_val, test = (read_csv(folder / f"{stem}_{split}.csv.gz") for split in SPLITS)
+        train, own_val, test = (built_in_rows(source, split) for split in SPLITS)
         return Pools(builtin_task, train, own_val, given_test or test)
     if not Path(source).is_file():
         raise ValueError(
