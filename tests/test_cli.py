@@ -47,6 +47,15 @@ def test_watch_tells_every_segment():
     assert ran.stdout.count("segment ") >= 2 and "cells sure" in ran.stdout
 
 
+def test_a_file_of_puzzles_may_be_packed(tmp_path):
+    (tmp_path / "p.csv.gz").write_bytes(gzip.compress(f"question\n{EASY}\n".encode()))
+    ran = hrm("solve", "sudoku", tmp_path / "p.csv.gz")
+    assert ran.returncode == 0 and ran.stdout.startswith(shipped_rows(1)[0][1]), ran.stderr
+    (tmp_path / "p.csv.gz").write_bytes(gzip.compress(b"question\n")[:-9])
+    ran = hrm("solve", "sudoku", tmp_path / "p.csv.gz")
+    assert ran.returncode == 2 and "p.csv.gz: cannot be read" in ran.stderr and "Traceback" not in ran.stderr
+
+
 @pytest.mark.parametrize("output", ["text", "json", "csv"])
 def test_a_file_of_puzzles_gives_one_record_each_in_order(output, tmp_path):
     rows = shipped_rows(3)

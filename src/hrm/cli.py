@@ -126,6 +126,7 @@ def solve(
     """Solve one puzzle, a file of them, or a stream. Exit code 1 if an answer fails the puzzle's rules."""
     if output not in ("text", "json", "csv"):
         raise ValueError(f"--format {output}: choose text, json or csv")
+    from .data import file_text
     from .reasoner import Reasoner
     from .tasks import known_task
 
@@ -147,7 +148,7 @@ def solve(
     if puzzle == "-" or output != "text":
         refuse(context, "watch png", "draws one puzzle; not with --format json or csv, nor standard input")
     cells = (
-        None if puzzle == "-" else known_task(task).cells_of(read_text(puzzle) if os.path.isfile(puzzle) else puzzle)
+        None if puzzle == "-" else known_task(task).cells_of(file_text(puzzle) if os.path.isfile(puzzle) else puzzle)
     )
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
@@ -158,7 +159,7 @@ def solve(
         groups = lines_as_they_come(sys.stdin.fileno(), reasoner.task.tidy)
         failed = Answering(reasoner, output, "standard input").stream(groups)
     elif os.path.isfile(puzzle) and not (watch or png):
-        failed = Answering(reasoner, output, puzzle).file(read_text(puzzle))
+        failed = Answering(reasoner, output, puzzle).file(file_text(puzzle))
     elif watch or png or output == "text":
         failed = solve_one(reasoner, one_puzzle(puzzle, reasoner.task), watch, png)
     else:
@@ -264,9 +265,11 @@ def identifier_names(data: str | Path) -> list[str]:
 
 def one_puzzle(puzzle: str, task: Any) -> str:
     """The text of a puzzle, or of the one in a file."""
+    from .data import file_text
+
     if not os.path.isfile(puzzle):
         return puzzle
-    found = puzzles_in(read_text(puzzle), task)
+    found = puzzles_in(file_text(puzzle), task)
     if len(found) != 1:
         raise ValueError(f"{puzzle}: {len(found)} puzzles in it; --watch and --png take one")
     return found[0][1]
@@ -369,13 +372,6 @@ class Answering:
             self.table.writerow([str(v).lower() if isinstance(v, bool) else v for v in record.values()])
         else:
             print(solution.answer, "verified" if solution.verified else f"not solved: {solution.fault}", sep="  ")
-
-
-def read_text(path: str) -> str:
-    try:
-        return Path(path).read_bytes().decode()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not a text file") from None
 
 
 def puzzles_in(text: str, task: Any) -> list[tuple[int, str]]:

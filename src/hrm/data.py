@@ -109,22 +109,26 @@ class Row:
 # --- CSV --------------------------------------------------------------------------------------------------------------
 
 
-def read_csv(path: str | Path) -> list[Row]:
-    """Rows of a CSV or CSV.gz with the header `source,question,answer,rating` (question and answer are required).
-
-    Cells are kept as they are, spaces included. Raises ValueError naming file and line.
-    """
-    path = Path(path)
+def file_text(path: str | Path) -> str:
+    """The text of a file, unpacked if it is gzip's. Raises ValueError naming the file."""
     try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
+        raw = Path(path).read_bytes()
+        return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not a text file") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+
+
+def read_csv(path: str | Path) -> list[Row]:
+    """Rows of a CSV or CSV.gz with the header `source,question,answer,rating` (question and answer are required).
+
+    Cells are kept as they are, spaces included. Raises ValueError naming file and line.
+    """
+    path = Path(path)
+    reader = csv.DictReader(io.StringIO(file_text(path), newline=""))
     rows = []
     try:
         missing = [name for name in ("question", "answer") if name not in (reader.fieldnames or ())]
