@@ -766,10 +766,7 @@ def data_build(
     ] = 0,
     beyond: Annotated[
         int,
-        typer.Option(
-            min=0,
-            help="9x9 Sudoku: puzzles that no single assumption solves, made from the training rows, one a second",
-        ),
+        typer.Option(min=0, help="9x9 Sudoku: puzzles that no single assumption solves, made from the training rows"),
     ] = 0,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
     size: Annotated[
