@@ -18,7 +18,7 @@ import torch
 
 from hrm import checkpoint as ckpt
 from hrm.config import Recipe, load_recipe, recipe_names
-from hrm.data import Split, load_split, read_csv, split_from_rows
+from hrm.data import BUILTIN, Split, load_split, read_csv, split_from_rows
 from hrm.evaluate import evaluate
 from hrm.model import machine_dtype
 from hrm.reasoner import DEDUCTION_PASSES, Reasoner
@@ -59,11 +59,13 @@ def main() -> None:
         found.model.config = found.model.config.model_copy(update={"rule_out_below_eval": asked.rule_out_below})
     environment = ckpt.read_json(asked.run / "environment.json")
     trainer = ckpt.read_json(last / "trainer.json")
-    sets = measured_sets(found.task, recipe.data_path, asked.also, asked.rows)
+    data, built = source_of(recipe.data_path)
+    sets = measured_sets(found.task, data, asked.also, asked.rows)
     card = {
         "trained_on": asked.trained_on,
-        "data": recipe.data_path,
-        "data_hash": load_split(recipe.data_path, "train").hash,
+        "data": data,
+        "data_hash": load_split(data, "train").hash,
+        **({"built": built} if built else {}),
         "command": command_of(recipe) + (f" --init-from {came}" if (came := environment.get("init_from")) else ""),
         "commit": subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
@@ -96,6 +98,15 @@ def main() -> None:
     page = model_card(asked.name, found.task, card)
     (target / "README.md").write_text(page)
     print(page)
+
+
+def source_of(path: str) -> tuple[str, str]:
+    """The built-in set that a run's data came from, and the command that built them from it with the sum of its output."""
+    if path in BUILTIN:
+        return path, ""
+    made = ckpt.read_json(Path(path) / "hashes.json")
+    words = [f"--{name.replace('_', '-')} {value}" for name, value in made["built"].items() if value and name != "task"]
+    return made["built"]["source"], f"hrm data build {made['built']['task']} {' '.join(words)}, sha256 {made['sha256']}"
 
 
 def command_of(recipe: Recipe) -> str:
@@ -204,9 +215,11 @@ def model_card(name: str, task: str, card: dict) -> str:
         f"| {'–' if r['q_halt_accuracy'] is None else format(r['q_halt_accuracy'], '.2%')} |"
         for r in card["results"]
     ]
-    stated = "trained_on data_hash command commit seed steps training_seconds hardware torch parameters selection"
+    stated = "trained_on data_hash built command commit seed steps training_seconds hardware torch parameters selection"
     names = {"commit": "measured at commit"}
-    facts = "\n".join(f"- {names.get(key, key.replace('_', ' '))}: {card[key]}" for key in stated.split())
+    facts = "\n".join(
+        f"- {names.get(key, key.replace('_', ' '))}: {card[key]}" for key in stated.split() if key in card
+    )
     return (
         f"---\nlibrary_name: hrm-torch\nlicense: apache-2.0\ntags: [hierarchical-reasoning-model, {task}]\n---\n"
         f"# {name}\n\n{card['summary']}.\n\n{facts}\n- written by: benchmarks/ship_weights.py on {platform.machine()}\n\n"

@@ -52,7 +52,11 @@ def test_builds_are_the_same_bytes_for_the_same_seed_and_others_for_another(tmp_
     assert files(tmp_path / "a") == files(tmp_path / "b") and reports[0].hash == reports[1].hash
     assert reports[2].hash != reports[0].hash
     assert reports[0].hash in str(reports[0])
-    assert json.loads((tmp_path / "a" / "hashes.json").read_text())["sha256"] == reports[0].hash
+    written = json.loads((tmp_path / "c" / "hashes.json").read_text())
+    assert (
+        written["sha256"] == reports[2].hash
+        and written["built"].items() >= {"task": "sudoku", "seed": 1, **options}.items()
+    )
 
 
 def read_as_the_references_do(folder: Path, split: str, required: list[str]) -> list[dict]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .config import nearest
-from .data import Metadata, Report, Split, finished_split, refuse_to_replace, stream_seed, write_dataset
+from .data import Metadata, Report, Split, deciding, finished_split, refuse_to_replace, stream_seed, write_dataset
 from .tasks.arc import (
     SIDE,
     VOCAB,
@@ -65,6 +65,7 @@ def build_arc(
     No trained task may share an example with one that is asked: tasks of `extra_training` that do are refused, or with
     `without_overlap` left out; those few that a published set itself has in both parts are kept, and named in the report.
     """
+    built = deciding(locals())
     refuse_to_replace(Path(out), overwrite)
     for name, value, known in (("policy", policy, POLICIES), ("layout", layout, LAYOUTS)):
         if value not in known:
@@ -119,7 +120,7 @@ def build_arc(
         if any(examples.values())
     }
     counts = {split: sum(map(bool, examples.values())) for split, examples in (("train", demos_of), ("test", tests_of))}
-    report = write_dataset(Path(out), splits, counts, overwrite, ["<blank>", *names])
+    report = write_dataset(Path(out), splits, counts, overwrite, built, ["<blank>", *names])
     if not shared:
         return report
     words = f"{len(shared)} asked tasks share an example with training tasks ({pairs_in_words(shared)}), which are "

@@ -369,8 +369,9 @@ def build(
     given as such is left whole and may share grids with training. With `variants` a training puzzle is a group of itself and
     up to so many puzzles of the same solution and kind (tasks/variants.py), and `beyond` so many puzzles that no single
     assumption solves join the training rows, made from their solution grids: more than the source's rows, settings to be
-    named beside every result. Both take minutes; `progress` is told of them.
+    named beside every result. Both take minutes; `progress` is told of them. hashes.json keeps what was asked for.
     """
+    built = deciding(locals())
     refuse_to_replace(Path(out), overwrite)
     task = known_task(task).for_cells((size or DEFAULT_SIDE[task]) ** 2)
     if min_path is not None and (task.name != "maze" or source != "generate"):
@@ -429,7 +430,7 @@ def build(
         if rows:
             splits[name] = split_from_rows(rows, task, name)
     counts = {"train": len(puzzles), "val": len(val_rows), "test": len(test)}
-    return write_dataset(Path(out), splits, counts, overwrite)
+    return write_dataset(Path(out), splits, counts, overwrite, built)
 
 
 @dataclass(frozen=True)
@@ -566,6 +567,12 @@ def numba_task(asked: str) -> ModuleType:
     return variants
 
 
+def deciding(arguments: dict) -> dict:
+    """Of a builder's arguments those that decide what it writes, for the record."""
+    kept = {name: value for name, value in arguments.items() if name not in ("out", "overwrite", "progress")}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in kept.items()}
+
+
 def refuse_to_replace(out: Path, overwrite: bool) -> None:
     """Raise ValueError where something stands that `overwrite` does not allow to replace, or that is no data set of ours."""
     ours = (out / "hashes.json").is_file()
@@ -577,9 +584,14 @@ def refuse_to_replace(out: Path, overwrite: bool) -> None:
 
 
 def write_dataset(
-    out: Path, splits: dict[str, Split], counts: dict[str, int], overwrite: bool, identifiers: list[str] = ("<blank>",)
+    out: Path,
+    splits: dict[str, Split],
+    counts: dict[str, int],
+    overwrite: bool,
+    built: dict,
+    identifiers: list[str] = ("<blank>",),
 ) -> Report:
-    """Write splits aside and rename."""
+    """Write splits aside and rename; hashes.json says what they were built from (`built`)."""
     refuse_to_replace(out, overwrite)
     aside = out.with_name(out.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -592,7 +604,7 @@ def write_dataset(
     files = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
     sums = {file: hashlib.sha256((aside / file).read_bytes()).hexdigest() for file in files}
     total = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
-    write_json(aside / "hashes.json", {"files": sums, "sha256": total})
+    write_json(aside / "hashes.json", {"files": sums, "sha256": total, "built": built})
     if out.exists():
         shutil.rmtree(out)
     os.replace(aside, out)
