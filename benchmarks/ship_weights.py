@@ -101,12 +101,14 @@ def main() -> None:
 
 
 def source_of(path: str) -> tuple[str, str]:
-    """The built-in set that a run's data came from, and the command that built them from it with the sum of its output."""
+    """The built-in set, or else the folder, of a run's data; the command that built a folder and the sum of its output."""
     if path in BUILTIN:
         return path, ""
     made = ckpt.read_json(Path(path) / "hashes.json")
+    source = made["built"]["source"]
     words = [f"--{name.replace('_', '-')} {value}" for name, value in made["built"].items() if value and name != "task"]
-    return made["built"]["source"], f"hrm data build {made['built']['task']} {' '.join(words)}, sha256 {made['sha256']}"
+    built = f"hrm data build {made['built']['task']} {' '.join(words)}, sha256 {made['sha256']}"
+    return source if source in BUILTIN else path, built
 
 
 def command_of(recipe: Recipe) -> str:

@@ -244,11 +244,17 @@ def test_eval_writes_the_promised_keys(tmp_path):
     rows = shipped_rows(12)
     content = "source,question,answer,rating\n" + "".join(f"x,{q},{a},1\n" for q, a in rows)
     (tmp_path / "d.csv.gz").write_bytes(gzip.compress(content.encode()))
-    ran = hrm("eval", "sudoku", "--data", tmp_path / "d.csv.gz", "--limit", "10", "--json", tmp_path / "o.json")
+    files = ("--data", tmp_path / "d.csv.gz", "--json", tmp_path / "o.json", "--answers", tmp_path / "a.csv")
+    ran = hrm("eval", "sudoku", *files, "--limit", "10")
     assert ran.returncode == 0, ran.stderr
     report = json.loads((tmp_path / "o.json").read_text())
     assert report["rows"] == 10 and 0 <= report["exact@1"] <= 1
     assert {"cell_accuracy", "verified", "mean_segments", "q_halt", "exact@1_ci95", "data_hash"} <= report.keys()
+    with open(tmp_path / "a.csv", newline="") as file:
+        answered = list(csv.DictReader(file))
+    assert [(row["question"], row["answer"]) for row in answered] == rows[:10]
+    right = [row["given"] == row["answer"] for row in answered]
+    assert sum(right) == 10 * report["exact@1"] and [row["right"] for row in answered] == [str(int(r)) for r in right]
 
 
 def test_weights_travel_to_the_references_form_and_back(tmp_path):

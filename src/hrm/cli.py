@@ -451,6 +451,7 @@ def evaluate_command(
     split: Annotated[str, typer.Option(help="split of a folder or built-in set: test, val or train")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="only the first N rows; ARC: tasks")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="write the report here")] = None,
+    answers: Annotated[Path | None, typer.Option(help="write every row's answer here, as CSV")] = None,
     max_segments: Segments = None,
     halt: Halt = "auto",
     passes: Annotated[int, typer.Option(min=1, help="most passes over a puzzle, one answer chosen")] = 1,
@@ -472,10 +473,10 @@ def evaluate_command(
     from .reasoner import Reasoner
     from .tasks import task_for
 
-    writable(json_out, submission)
+    writable(json_out, answers, submission)
     found = load_weights(weights, device, forward_dtype=dtype)
     if found.task == "arc":
-        refuse(context, "passes select check noise pins", "not for ARC, whose answers are chosen by votes")
+        refuse(context, "answers passes select check noise pins", "not for ARC, whose answers are chosen by votes")
     else:
         refuse(context, "votes submission", "for ARC only")
     data = data or built_in_set(found)
@@ -494,7 +495,7 @@ def evaluate_command(
     reasoner = Reasoner(found.model, found.task, **options)
     if found.task == "arc":
         return evaluate_votes(reasoner, data, rows, votes, limit, submission, json_out)
-    report = {"weights": found.where, "data": data, **evaluate(reasoner, rows, limit)}
+    report = {"weights": found.where, "data": data, **evaluate(reasoner, rows, limit, answers)}
     if json_out:
         write_synced(json_out, json.dumps(report, indent=1).encode())
     counted = report["counted"]

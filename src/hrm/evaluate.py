@@ -1,18 +1,21 @@
 """Metrics of a model over a data set, each named by how it is counted (benchmarks/results.md, at its head)."""
 
+import csv
+import io
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .answers import Answers
-from .checkpoint import Weights
+from .checkpoint import Weights, write_synced
 from .data import Split, load_split
 from .reasoner import Reasoner
 
 
-def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict[str, Any]:
+def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: Path | None = None) -> dict[str, Any]:
     """Answer the first `limit` rows of a split (all by default) and count.
 
     exact@1: one deterministic pass, every labelled cell equals the label; with several passes and no rules the key is
@@ -21,7 +24,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
     valid_and_shortest as well. The interval is Wilson's, 95 %, with as many trials as there are distinct
     solutions, since puzzles with one solution grid are not independent. right_within_passes, of several passes
     that end with the first accepted, where a puzzle has one answer: the share that is right and took so many passes at
-    most, a lower bound of selected@k for every smaller k.
+    most, a lower bound of selected@k for every smaller k. Every row's answer is written into the CSV file `each`, if given.
     """
     rows = min(limit or len(split.inputs), len(split.inputs))
     if not rows:
@@ -35,6 +38,8 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
     exact = (right | ~labelled).all(1)
     task = reasoner.task
     verified = task.verify_batch(task.decode(split.inputs[:rows]), task.decode(answers.tokens))
+    if each:
+        write_synced(each, table_of(reasoner, split, answers, exact, verified).encode())
     distinct = len(np.unique(labels, axis=0))
     counted = count_name(reasoner)
     report = {
@@ -59,6 +64,25 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None) -> dict
         within = [2**k for k in range(reasoner.passes.bit_length())]
         report["right_within_passes"] = {k: float((exact & (answers.passes <= k)).mean()) for k in within}
     return report
+
+
+def table_of(reasoner: Reasoner, split: Split, answers: Answers, exact: np.ndarray, verified: np.ndarray) -> str:
+    """CSV of one line a row, as `hrm solve` and `hrm eval` read it: the puzzle, its label, the answer and how it came about."""
+    text, task = io.StringIO(), reasoner.task
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow("question answer given right verified segments passes confidence".split())
+    puzzles, labels, given = (
+        map(task.format, task.decode(tokens[: len(exact)])) for tokens in (split.inputs, split.labels, answers.tokens)
+    )
+    numbers = (
+        exact.astype(int),
+        verified.astype(int),
+        answers.segments,
+        answers.passes,
+        answers.confidence.astype(float).round(4),
+    )
+    writer.writerows(zip(puzzles, labels, given, *(column.tolist() for column in numbers), strict=True))
+    return text.getvalue()
 
 
 def suited(found: Weights, split: Split, data: str) -> Weights:
