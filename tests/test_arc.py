@@ -15,6 +15,7 @@ from hrm.arc_data import build_arc
 from hrm.checkpoint import save_weights
 from hrm.cli import app
 from hrm.data import DeviceSampler, Split, load_split
+from hrm.evaluate import evaluate
 from hrm.model import HRM
 from hrm.tasks.arc import (
     Arc,
@@ -390,6 +391,30 @@ def test_weights_are_measured_on_no_other_identifiers_than_their_own(tmp_path):
     assert "trained with 15 puzzle identifiers, " in refusal("eval", ours, "--data", tmp_path / "larger")
     unknown = arc_weights(tmp_path / "unknown", split, None)  # as a reference's converted checkpoint
     assert CliRunner().invoke(app, ["eval", str(unknown), "--data", str(tmp_path / "other")]).exit_code == 0
+
+
+def test_tests_without_a_known_answer_are_asked_and_not_scored(tmp_path):
+    documents = {task.name: document_of(task) for task in EVALUATION}
+    answers = {name: [pair.pop("output") for pair in d["test"]] for name, d in documents.items()}
+    source = tmp_path / "arc-agi_evaluation_challenges.json"
+    source.write_text(json.dumps(documents))
+    build_arc(source=str(source), out=tmp_path / "none", num_aug=2, policy="evaluation-demos")
+    documents["b0"]["test"][1]["output"] = answers["b0"][1]  # one is known, and not the first
+    source.write_text(json.dumps(documents))
+    build_arc(source=str(source), out=tmp_path / "one", num_aug=2, policy="evaluation-demos")
+    for name, scored in (("none", {}), ("one", {"tasks": 1, "whole_task": 1.0, "share_of_test_inputs": 1.0})):
+        names = json.loads((tmp_path / name / "identifiers.json").read_text())
+        report, document = evaluate_arc(Oracle(EVALUATION, names, 0.0), load_split(str(tmp_path / name), "test"), names)
+        assert scored.items() <= report.items() and ("whole_task" in report) == bool(scored)
+        given = {name: [entry["attempt_1"] for entry in entries] for name, entries in document.items()}
+        assert given == answers
+    with pytest.raises(ValueError, match="no rows with a known answer"):
+        evaluate(Oracle(EVALUATION, names, 0.0), load_split(str(tmp_path / "none"), "test"))
+    trained = load_split(str(tmp_path / "none"), "train")
+    asked = ["eval", str(arc_weights(tmp_path / "weights", trained, trained.hash)), "--data", str(tmp_path / "none")]
+    ran = CliRunner().invoke(app, [*asked, "--submission", str(tmp_path / "submission.json")])
+    assert ran.exit_code == 0 and "not scored" in ran.output, ran.output
+    assert json.loads((tmp_path / "submission.json").read_text()).keys() == answers.keys()
 
 
 class Oracle:

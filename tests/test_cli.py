@@ -88,6 +88,10 @@ def test_csv_grids_and_json_lines_are_read(tmp_path):
     for name in ("a.csv", "b.txt", "c.jsonl"):
         ran = hrm("solve", "sudoku", tmp_path / name, "--format", "json")
         assert [json.loads(line)["puzzle"] for line in ran.stdout.splitlines()] == [q for q, _ in rows], ran.stderr
+    (tmp_path / "d.txt").write_text("\n".join([rows[0][0][:-1], *(q for q, _ in rows)]))  # the first is cut short
+    ran = hrm("solve", "sudoku", tmp_path / "d.txt", "--format", "json")
+    assert ran.returncode == 2 and "d.txt line 1: 81 cells expected" in ran.stderr
+    assert [json.loads(line)["puzzle"] for line in ran.stdout.splitlines()[1:]] == [q for q, _ in rows]
 
 
 def test_a_stream_answers_before_its_end_and_reports_bad_lines():

@@ -59,6 +59,14 @@ def test_builds_are_the_same_bytes_for_the_same_seed_and_others_for_another(tmp_
     )
 
 
+def test_a_set_built_anew_is_read_anew(tmp_path):
+    hashes = []
+    for seed in (0, 1):
+        build(source="sudoku-6x6-1k", subsample=5, val=0, seed=seed, out=tmp_path / "d", overwrite=True)
+        hashes.append(load_split(str(tmp_path / "d"), "train").hash)
+    assert hashes[0] != hashes[1]
+
+
 def read_as_the_references_do(folder: Path, split: str, required: list[str]) -> list[dict]:
     """An independent reader of the layout: groups of puzzles of examples (both references' puzzle_dataset.py)."""
     meta = json.loads((folder / split / "dataset.json").read_text())

@@ -133,6 +133,8 @@ def test_options_are_checked():
     for option in ({"passes": 2}, {"pins": 1}, {"check": True}):
         with pytest.raises(ValueError, match="not for arc, which has no rules"):
             Reasoner(six_by_six(), "arc", **option)
+    with pytest.raises(ValueError, match="hrm solve arc TASK.json"):
+        Reasoner(six_by_six(), "arc").solve("12")
 
 
 def test_evaluation_counts_what_it_says():
@@ -393,6 +395,13 @@ def test_pins_go_by_the_first_look_whatever_later_ones_say():
 def test_options_of_zero_are_refused(option):
     with pytest.raises(ValueError, match=f"{option}=0: at least 1"):
         Reasoner(six_by_six(), **{option: 0})
+
+
+def test_every_pass_of_a_pinned_puzzle_is_watched_under_a_number_of_its_own():
+    thoughts = []
+    reasoner = Reasoner(six_by_six(halt_max_steps=2), passes=2, pins=2, check=True)
+    reasoner.solve("." * 36, watch=thoughts.append)
+    assert [thought.look for thought in thoughts if thought.halted] == [0, 1, 2, 3]
 
 
 def test_pins_go_with_confidence_only():

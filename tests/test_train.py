@@ -201,6 +201,38 @@ def test_loss_falls_and_best_is_kept(tmp_path):
         assert (result.folder / name).is_file()
 
 
+def test_resuming_an_earlier_checkpoint_leaves_no_pointer_to_the_branch_given_up(tmp_path):
+    settings = dict(steps=12, eval_every=12, keep_checkpoints=9)
+    folder = train(recipe(**settings), runs=tmp_path).folder
+    assert (folder / "best").read_text() == (folder / "last").read_text() == "step_12"
+    train(recipe(**settings), runs=tmp_path, resume=str(folder / "step_4"), max_steps=1)
+    assert (folder / "last").read_text() == "step_5" and not (folder / "best").exists()
+    train(recipe(**settings), runs=tmp_path, resume="auto")
+    assert (folder / "best").read_text() == (folder / "last").read_text() == "step_12"
+
+
+def test_a_kill_after_an_evaluation_loses_no_best_checkpoint(tmp_path, monkeypatch):
+    settings, point = dict(steps=12, eval_every=6), ckpt.point
+
+    def killed_before_last_moves(run: Path, pointer: str, checkpoint: Path) -> None:
+        if (pointer, checkpoint.name) == ("last", "step_6"):
+            raise KeyboardInterrupt
+        point(run, pointer, checkpoint)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(ckpt, "point", killed_before_last_moves)
+        train(recipe(**settings), runs=tmp_path)
+    folder = train(recipe(**settings), runs=tmp_path, resume="auto").folder
+    assert [line["step"] for line in metric_lines(folder) if "eval/rows" in line] == [6, 12]
+    assert (folder / "best").read_text() in ("step_6", "step_12")
+
+
+def test_no_accuracy_is_told_of_a_window_in_which_no_row_halted(tmp_path):
+    first, *others = metric_lines(train(recipe(steps=4, log_every=1, eval_every="null"), runs=tmp_path).folder)
+    assert first["train/count"] == 0 and "train/lm_loss" in first and "train/exact_accuracy" not in first
+    assert any("train/exact_accuracy" in line for line in others)
+
+
 def test_the_test_split_is_read_once_at_the_end(tmp_path):
     result = train(recipe(steps=2, test_at_end="true", eval_every="null"), runs=tmp_path)
     assert result.metrics["test/rows"] == 1000

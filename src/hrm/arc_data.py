@@ -107,7 +107,7 @@ def build_arc(
         )
     demos_of = {task.name: task.demos for task in asked if policy != "training"}
     demos_of |= {task.name: (*task.demos, *(p for p in task.tests if p.output is not None)) for task in trained}
-    tests_of = {task.name: tuple(p for p in task.tests if p.output is not None) for task in asked}
+    tests_of = {task.name: task.tests for task in asked}
     tasks = sorted({task.name: task for task in (*trained, *asked)}.values(), key=lambda task: task.name)
     seeds = {task.name: np.random.default_rng([stream_seed(seed, TABLES), *task.name.encode()]) for task in tasks}
     tables = {task.name: draw_table(task, num_aug, seeds[task.name]) for task in tasks}
@@ -166,13 +166,14 @@ def arc_split(
         for offset, row in enumerate(rows):
             stays = int(corners.integers(len(pairs))) if corners and offset else -1
             for number, pair in enumerate(pairs):
-                grids = [applied(grid, row) for grid in (pair.input, pair.output)]
+                grids = [applied(grid, row) for grid in (pair.input, pair.output) if grid is not None]
                 corner = (0, 0)
                 if corners and offset and number != stays:  # one example a puzzle keeps its place, as in the reference
                     room = side - np.max([grid.shape for grid in grids], axis=0)
                     corner = tuple(corners.integers(0, room + 1))
-                for home, grid in zip((inputs, labels), grids, strict=True):
-                    home.append(tokens_of(grid, *corner, side))
+                tokens = [tokens_of(grid, *corner, side) for grid in grids]
+                inputs.append(tokens[0])
+                labels.append(tokens[1] if tokens[1:] else np.zeros_like(tokens[0]))  # nothing known is all padding
             numbers.append(first[name] + offset)
             sizes.append(len(pairs))
         groups.append(len(rows))

@@ -66,7 +66,8 @@ def threads_for(model: HRM, rows: int) -> Iterator[None]:
 
 
 def work_of_update(model: HRM) -> int:
-    """Multiply-adds of one update of the fast level for one puzzle, attention's own and the groups' smaller share aside."""
+    """Multiply-adds of one update of the fast level for one puzzle as if every weight worked once a position: attention's own
+    products are left out, weights of groups work less, those of the MLP over positions as often as a position is wide."""
     return model.view.length * sum(p.numel() for p in model.L_level.parameters())
 
 

@@ -284,7 +284,7 @@ def folder_weights(folder: Path, dtype: str) -> Weights:
         raise ValueError(f"{folder}: model.json is not of a format this version reads")
     config = validated(ModelConfig, document.get("config"), str(folder / "model.json"))
     model = model_in(config, dtype)
-    tensors = read_group(folder, "ema") or read_group(folder, "weights")
+    tensors = read_group(folder, "weights") | read_group(folder, "ema")
     load_exactly(model, tensors, str(folder))
     return Weights(model, document.get("task", "sudoku"), document.get("card", {}))
 

@@ -197,7 +197,7 @@ def solve_arc(
     from .fitting import fit
     from .reasoner import Reasoner
     from .tasks.arc import read_tasks
-    from .voting import Asked, right_at, submission, vote
+    from .voting import ATTEMPTS, Asked, right_at, submission, vote
 
     tasks = [task for part in read_tasks(file).values() for task in part]
     if len(tasks) != 1:
@@ -221,12 +221,12 @@ def solve_arc(
     for number, pair in enumerate(task.tests):
         ballot = ballots[task.name, number]
         row = [(f"test {number + 1}", pair.input)]
-        for k, (grid, cast, confidence) in enumerate(ballot.ranking()[:2], 1):
+        for k, (grid, cast, confidence) in enumerate(ballot.ranking()[:ATTEMPTS], 1):
             mark = "" if pair.output is None else (", wrong", ", right")[np.array_equal(grid, pair.output)]
             row.append((f"attempt {k}: {cast} of {ballot.cast} votes, {confidence:.2f}{mark}", grid))
         if not ballot.cast:
             row.append(("no attempt: no answer held a grid", np.zeros((0, 0), np.uint8)))
-        missed |= pair.output is not None and not right_at(ballot, pair.output, 2)
+        missed |= pair.output is not None and not right_at(ballot, pair.output, ATTEMPTS)
         rows.append(row)
     if png:
         from .pictures import save_arc
@@ -383,7 +383,7 @@ def puzzles_in(text: str, task: Any) -> list[tuple[int, str]]:
         return []
     first = filled[0][1]
     header, puzzle_of = form_of(first)
-    if header or first.startswith("{") or len(first) >= task.seq_len:  # else drawn grids
+    if header or first.startswith("{") or any(len(line) >= task.seq_len for _, line in filled):  # else drawn grids
         return [(number, puzzle_of(line)) for number, line in filled[header:]]
     grids: list[tuple[int, str]] = []
     fresh = True
@@ -546,9 +546,12 @@ def evaluate_votes(
         if file:
             write_synced(file, json.dumps(content).encode())
     print(f"tasks {report['tasks']} of {data}, {report['test_inputs']} test inputs, two attempts each")
-    print(f"whole_task            {report['whole_task']:.2%}   every test input of a task right")
-    print(f"share_of_test_inputs  {report['share_of_test_inputs']:.2%}   mean over tasks")
-    print("pass@k (test inputs)  " + "  ".join(f"{k}: {share:.2%}" for k, share in report["pass_at"].items()))
+    if "whole_task" in report:
+        print(f"whole_task            {report['whole_task']:.2%}   every test input of a task right")
+        print(f"share_of_test_inputs  {report['share_of_test_inputs']:.2%}   mean over tasks")
+        print("pass@k (test inputs)  " + "  ".join(f"{k}: {share:.2%}" for k, share in report["pass_at"].items()))
+    else:
+        print("not scored: the answer of no test input is known")
     print(f"votes {report['votes']:,}, time {report['seconds']:.1f} s")
 
 

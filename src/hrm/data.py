@@ -608,6 +608,7 @@ def write_dataset(
     if out.exists():
         shutil.rmtree(out)
     os.replace(aside, out)
+    load_split.cache_clear()
     return Report(out, {name: count for name, count in counts.items() if count}, total)
 
 
@@ -683,6 +684,8 @@ class DeviceSampler:
         """Batch k of this rank: inputs and labels (b, S) and puzzle_identifiers (b,), int32; ignored labels are -100."""
         import torch
 
+        from .losses import IGNORE
+
         start = (k * self.world_size + self.rank) * self.batch_size
         pieces = []
         while start < (k * self.world_size + self.rank + 1) * self.batch_size:
@@ -698,7 +701,7 @@ class DeviceSampler:
         if self.table is not None:
             inputs, labels, identifiers = self._varied(k, puzzles, inputs, labels, identifiers)
         if self.ignore is not None:
-            labels = labels.masked_fill(labels == self.ignore, -100)
+            labels = labels.masked_fill(labels == self.ignore, IGNORE)
         if self.augment:
             generator = torch.Generator(self.device)
             generator.manual_seed(stream_seed(self.seed, AUGMENTATION, k, self.rank))
@@ -733,11 +736,12 @@ class DeviceSampler:
             shuffle = torch.rand(self.examples_per_epoch, generator=generator, device=self.device)
             puzzles = (self.group_starts + (pick * self.group_widths).long().clamp(max=self.group_widths - 1))[order]
             sizes = self.group_sizes[order]
-            visit = torch.repeat_interleave(torch.arange(groups, device=self.device), sizes)
+            spread = {"output_size": self.examples_per_epoch}  # else it is read back from the device
+            visit = torch.repeat_interleave(torch.arange(groups, device=self.device), sizes, **spread)
             # sort by visit, then at random inside it: examples of a puzzle stay together, shuffled
             shuffled = shuffle.argsort()
             ranks = shuffled[visit[shuffled].argsort(stable=True)]
-            within = ranks - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
+            within = ranks - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes, **spread)
             puzzle = puzzles[visit]
             for old in [e for e in self.epochs if abs(e - epoch) > 4]:
                 del self.epochs[old]

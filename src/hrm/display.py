@@ -110,7 +110,7 @@ def board(task: Task, given: np.ndarray, cells: np.ndarray, certainty: np.ndarra
 def marks_board(task: Sudoku, given: np.ndarray, marks: np.ndarray) -> Text:
     """The same board with every value that still stands in a cell, `marks` (cells, values): a player's pencil marks.
 
-    Givens are bold, cells with one value left green, the others dim; columns are as wide as their fullest cell.
+    Givens are bold, cells with one value left green, the others yellow; columns are as wide as their fullest cell.
     """
     n, rows, cols = task.size, task.box_rows, task.box_cols
     words = ["".join(task.symbols[v] for v in np.flatnonzero(cell)) for cell in marks]
@@ -238,7 +238,8 @@ class TrainingProgress:
         shown = {}
         if "train/lm_loss" in metrics:
             shown["loss"] = f"{metrics['train/lm_loss']:.3f}"
-            shown["exact"] = f"{metrics['train/exact_accuracy']:.1%}"
+            if "train/exact_accuracy" in metrics:
+                shown["exact"] = f"{metrics['train/exact_accuracy']:.1%}"
             shown["speed"] = f"{metrics['steps_per_second']:.1f}"
         for name in ("eval", "test"):
             if f"{name}/exact_accuracy" in metrics:

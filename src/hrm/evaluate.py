@@ -13,37 +13,39 @@ from .answers import Answers
 from .checkpoint import Weights, write_synced
 from .data import Split, load_split
 from .reasoner import Reasoner
+from .tasks import Task
 
 
 def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: Path | None = None) -> dict[str, Any]:
-    """Answer the first `limit` rows of a split (all by default) and count.
+    """Answer the first `limit` rows of a split whose answers are known (all by default) and count.
 
-    exact@1: one deterministic pass, every labelled cell equals the label; with several passes and no rules the key is
-    selected@k. cell_accuracy: mean share of labelled cells right. verified: the answer passes the puzzle's own rules;
-    an answer that does not is an abstention; mazes call it
-    valid_and_shortest as well. The interval is Wilson's, 95 %, with as many trials as there are distinct
-    solutions, since puzzles with one solution grid are not independent. right_within_passes, of several passes
-    that end with the first accepted, where a puzzle has one answer: the share that is right and took so many passes at
-    most, a lower bound of selected@k for every smaller k. Every row's answer is written into the CSV file `each`, if given.
+    exact@1: one deterministic pass, every labelled cell equals the label; with several passes the key is selected@k, or
+    checked@k where the rules accept them. cell_accuracy: mean share of labelled cells right. verified: the answer passes the
+    puzzle's own rules; an answer that does not is an abstention; mazes call it valid_and_shortest as well. The interval is
+    Wilson's, 95 %, with as many trials as there are distinct solutions, since puzzles with one solution grid are not
+    independent. right_within_passes, of several passes that end with the first accepted, where a puzzle has one answer: the
+    share that is right and took so many passes at most, a lower bound of selected@k for every smaller k. Every row's answer
+    is written into the CSV file `each`, if given.
     """
-    rows = min(limit or len(split.inputs), len(split.inputs))
-    if not rows:
-        raise ValueError("nothing to evaluate: the data set has no rows")
+    ignored = -1 if split.metadata.ignore_label_id is None else split.metadata.ignore_label_id
+    rows = np.flatnonzero((split.labels != ignored).any(1))[:limit]
+    if not len(rows):
+        raise ValueError("nothing to evaluate: the data set has no rows with a known answer")
+    puzzles, labels = split.inputs[rows], split.labels[rows]
     started = time.perf_counter()
-    answers = reasoner.run(split.inputs[:rows], split.identifiers_per_row()[:rows])
+    answers = reasoner.run(puzzles, split.identifiers_per_row()[rows])
     seconds = time.perf_counter() - started
-    labels = split.labels[:rows]
-    labelled = labels != (-1 if split.metadata.ignore_label_id is None else split.metadata.ignore_label_id)
+    labelled = labels != ignored
     right = (answers.tokens == labels) & labelled
     exact = (right | ~labelled).all(1)
     task = reasoner.task
-    verified = task.verify_batch(task.decode(split.inputs[:rows]), task.decode(answers.tokens))
+    verified = task.verify_batch(task.decode(puzzles), task.decode(answers.tokens))
     if each:
-        write_synced(each, table_of(reasoner, split, answers, exact, verified).encode())
+        write_synced(each, table_of(task, puzzles, labels, answers, exact, verified).encode())
     distinct = len(np.unique(labels, axis=0))
     counted = count_name(reasoner)
     report = {
-        "rows": rows,
+        "rows": len(rows),
         "counted": counted,
         counted: float(exact.mean()),
         f"{counted}_ci95": wilson(float(exact.mean()), distinct),
@@ -66,22 +68,17 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
     return report
 
 
-def table_of(reasoner: Reasoner, split: Split, answers: Answers, exact: np.ndarray, verified: np.ndarray) -> str:
+def table_of(
+    task: Task, puzzles: np.ndarray, labels: np.ndarray, answers: Answers, right: np.ndarray, verified: np.ndarray
+) -> str:
     """CSV of one line a row, as `hrm solve` and `hrm eval` read it: the puzzle, its label, the answer and how it came about."""
-    text, task = io.StringIO(), reasoner.task
+    text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow("question answer given right verified segments passes confidence".split())
-    puzzles, labels, given = (
-        map(task.format, task.decode(tokens[: len(exact)])) for tokens in (split.inputs, split.labels, answers.tokens)
-    )
-    numbers = (
-        exact.astype(int),
-        verified.astype(int),
-        answers.segments,
-        answers.passes,
-        answers.confidence.astype(float).round(4),
-    )
-    writer.writerows(zip(puzzles, labels, given, *(column.tolist() for column in numbers), strict=True))
+    grids = (map(task.format, task.decode(tokens)) for tokens in (puzzles, labels, answers.tokens))
+    counts = right.astype(int), verified.astype(int), answers.segments, answers.passes
+    columns = (*counts, answers.confidence.astype(float).round(4))
+    writer.writerows(zip(*grids, *(column.tolist() for column in columns), strict=True))
     return text.getvalue()
 
 

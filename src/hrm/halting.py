@@ -61,10 +61,10 @@ def wants_to_halt(out: Output, halting: str) -> Tensor:
     return torch.zeros_like(out.q_halt, dtype=torch.bool)
 
 
-def exploration_floor(rows: Tensor, *, max_steps: int, probability: float, generator: torch.Generator) -> Tensor:
-    """(B,) int32: the fewest segments each row must run; with `probability` uniform in 2..max_steps, else 0 (paper 2)."""
-    explores = torch.rand(rows.shape, device=rows.device, generator=generator) < probability
-    floor = torch.randint(2, max_steps + 1, rows.shape, device=rows.device, generator=generator, dtype=torch.int32)
+def exploration_floor(like: Tensor, *, max_steps: int, probability: float, generator: torch.Generator) -> Tensor:
+    """(B,) int32, B that of `like`: a row's fewest segments, with `probability` uniform in 2..max_steps, else 0 (paper 2)."""
+    explores = torch.rand(like.shape, device=like.device, generator=generator) < probability
+    floor = torch.randint(2, max_steps + 1, like.shape, device=like.device, generator=generator, dtype=torch.int32)
     return explores * floor
 
 

@@ -38,7 +38,8 @@ State = tuple[Tensor, Tensor]
 
 
 class Output(NamedTuple):
-    """What a segment says: logits (B, S, V) in the forward dtype, q_halt and q_continue (B,) in float32."""
+    """What a segment says: logits (B, S, V), in float32 where candidates are carried, else in the forward dtype; q_halt and
+    q_continue (B,) in float32."""
 
     logits: Tensor
     q_halt: Tensor

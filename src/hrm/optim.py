@@ -44,10 +44,9 @@ class AdamATan2(torch.optim.Optimizer):
                 self.state[p]["step"] += 1
             states = [self.state[p] for p in live]
             t, lr, (beta1, beta2) = states[0]["step"], group["lr"], group["betas"]
-            # tensors, for a number that changes would be compiled anew at every step
-            kept, rate, root = torch.tensor(
-                [1 - lr * group["weight_decay"], lr / (1 - beta1**t), math.sqrt(1 - beta2**t)], device=live[0].device
-            )
+            # tensors, for a number that changes would be compiled anew at every step; filled, for a copy to a GPU waits
+            factors = 1 - lr * group["weight_decay"], lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
+            kept, rate, root = (torch.full((), factor, device=live[0].device) for factor in factors)
             self._update(
                 live,
                 [p.grad for p in live],
@@ -186,6 +185,10 @@ def build_optimizers(model: HRM, recipe: Recipe, compiled: bool = False) -> list
 def adamw(params: list[nn.Parameter], lr: float, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:
     # fused is the fast form on the CPU too: 7 times foreach there, measured in the library notes
     return torch.optim.AdamW(params, lr=lr, betas=betas, weight_decay=decay, fused=params[0].device.type != "mps")
+
+
+SHARED = "puzzle_emb.weights"
+"""The tensor that a running mean has in common with its model."""
 
 
 def running_mean(model: HRM, decay: float, warmup: bool = False) -> torch.optim.swa_utils.AveragedModel:

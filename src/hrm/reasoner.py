@@ -5,6 +5,7 @@ The label never enters this file. The puzzle's rules enter to say afterwards whe
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -48,7 +49,8 @@ class Reasoner:
     asked up to so many times more, with a cell filled in that the first look wavered over. With `check` a pass is
     accepted if, and only if, its answer obeys the puzzle's rules.
 
-    `backend`: what runs the segments, see backends.py.
+    `backend`: what runs the segments, see backends.py. Raises ValueError for options that are unknown, out of range or not
+    for this model.
     """
 
     def __init__(
@@ -118,6 +120,8 @@ class Reasoner:
 
     def read(self, puzzle: str) -> np.ndarray:
         """The grid of a puzzle given as text. Raises ValueError if it is none, or its givens contradict each other."""
+        if self.task.sound is None:
+            raise ValueError("ARC tasks are not puzzles in one text: use `hrm solve arc TASK.json`, or `run`")
         grid = self.task.parse(puzzle)
         if fault := self.task.clues_fault(grid):
             raise ValueError(f"the givens contradict each other: {fault}")
@@ -140,7 +144,10 @@ class Reasoner:
         return self._solution(grid, answers, 0, trace)
 
     def solve_many(self, puzzles: Iterable[str], at_once: int = 4096) -> Iterator[Solution]:
-        """Solve a stream of puzzles, in order; they share the running batch, `at_once` of them at a time."""
+        """Solve a stream of puzzles, in order; they share the running batch, `at_once` of them at a time.
+
+        Raises ValueError where a text is no puzzle, before any of the same `at_once` is answered.
+        """
         puzzles = iter(puzzles)
         while chunk := list(islice(puzzles, at_once)):
             grids = [self.read(puzzle) for puzzle in chunk]
@@ -169,7 +176,7 @@ class Reasoner:
         puzzle_identifiers: np.ndarray | None = None,
         watch: Callable[[Thought], None] | None = None,
     ) -> Answers:
-        """Answer N puzzles: tokens (N, S) uint8 and, where the model knows puzzles by name, identifiers (N,)."""
+        """Answer N puzzles, in their order: tokens (N, S) uint8 and, where the model knows puzzles by name, identifiers (N,)."""
         names = np.zeros(len(tokens), np.int32) if puzzle_identifiers is None else puzzle_identifiers
         with self.model.cast_once():
             return self._run(tokens, names, watch)
@@ -213,7 +220,8 @@ class Reasoner:
             cell = wavering[open_, (pin // 2) % blanks[open_]]
             pinned = tokens[open_].copy()
             pinned[np.arange(len(open_)), cell] = (first.runner_up if pin % 2 else first.tokens)[open_, cell]
-            new, held = self.look(pinned, names[open_], 0, watch, asked=open_), found.take(open_)
+            told = watch and (lambda thought, look=self.passes + pin: watch(replace(thought, look=look)))
+            new, held = self.look(pinned, names[open_], 0, told, asked=open_), found.take(open_)
             accepted = self._accepted(tokens[open_], new)
             better = accepted | (new.confidence > held.confidence)
             new.passes[:] = held.passes + 1

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from . import checkpoint as ckpt
 from .config import ModelConfig, Recipe, load_recipe, validated
 from .data import DeviceSampler, Split, load_split, stream_seed
-from .evaluate import evaluate
+from .evaluate import check_identifiers, evaluate
 from .halting import Carry, empty_carry
 from .model import HRM, machine_device, machine_dtype
-from .optim import SparseSignSGD, build_optimizers, lr_scale, running_mean
+from .optim import SHARED, SparseSignSGD, build_optimizers, lr_scale, running_mean
 from .reasoner import Reasoner
 from .supervision import supervised_deduction, supervised_segment
 from .tasks import task_for
@@ -133,7 +133,7 @@ class Trainer:
         self.rollbacks = 0
         self.best = -1.0
         if compiled:
-            self.model.compile_levels()
+            self.model.compile_levels(dynamic=None if config.deduces and not self.mean else False)
             if self.mean:
                 self.mean.module.compile_levels(dynamic=None)  # evaluation: rows leave the batch
         self._clear_window()
@@ -255,10 +255,11 @@ class Trainer:
         self._clear_window()
         if bad_step:
             raise NonFinite(f"loss or gradient not finite at step {int(bad_step)}")
-        count = max(1.0, found.pop("count"))
+        count, rows = found.pop("count"), window * self.recipe.global_batch_size
         grad_norm = found.pop("grad_norm") / (window * self.ranks.world)
-        rows = window * self.recipe.global_batch_size
-        metrics = {f"train/{k}": v / (rows if k.endswith("loss") else count) for k, v in found.items()}
+        metrics = {f"train/{k}": v / rows for k, v in found.items() if k.endswith("loss")}
+        if count:  # else no row has halted, and nothing is known of them
+            metrics |= {f"train/{k}": v / count for k, v in found.items() if not k.endswith("loss")}
         metrics |= {"train/count": count, "train/grad_norm": grad_norm}
         metrics["train/lr"] = self.optimizers[-1][0].param_groups[0]["lr"]
         metrics["steps_per_second"] = window / seconds
@@ -287,8 +288,8 @@ class Trainer:
             metrics[f"{prefix}/q_halt_accuracy"] = found["q_halt"]["accuracy"]
         return metrics
 
-    def save(self) -> Path:
-        """Write the whole state as `step_N` and point `last` at it."""
+    def save(self, best: bool = False) -> Path:
+        """Write the whole state as `step_N` and point `last` at it, and `best`."""
         target = self.folder / f"step_{self.step}"
         aside = target.with_name(target.name + ".partial")
         carry = {f"state.{k}": part for k, part in enumerate(self.carry.state)}
@@ -300,6 +301,7 @@ class Trainer:
             groups["optimizer"] = ckpt.optimizer_tensors([optimizer for optimizer, _ in self.optimizers])
             if self.mean:
                 groups["ema"] = self.mean.module.state_dict()
+                del groups["ema"][SHARED]
             ckpt.add_to_folder(aside, groups)
             trainer = {"step": self.step, "rollbacks": self.rollbacks, "best": self.best, "world": self.ranks.world}
             trainer |= {"ema_updates": int(self.mean.n_averaged) if self.mean else 0, "data_hash": self.split.hash}
@@ -317,6 +319,8 @@ class Trainer:
         self._barrier()
         if self.ranks.main:
             ckpt.finish_folder(aside, target)
+            if best:  # first: a run that is killed before `last` moves evaluates this step again
+                ckpt.point(self.folder, "best", target)
             ckpt.point(self.folder, "last", target)
             ckpt.prune(self.folder, self.recipe.keep_checkpoints)
         self._barrier()
@@ -331,10 +335,11 @@ class Trainer:
             )
         if trainer["data_hash"] != self.split.hash:
             raise ValueError(f"{source}: was trained on other data (hash {trainer['data_hash'][:12]}): check data_path")
-        ckpt.load_exactly(self.model, ckpt.read_group(source, "weights"), str(source))
+        weights = ckpt.read_group(source, "weights")
+        ckpt.load_exactly(self.model, weights, str(source))
         ckpt.restore_optimizers([optimizer for optimizer, _ in self.optimizers], ckpt.read_group(source, "optimizer"))
         if self.mean:
-            ckpt.load_exactly(self.mean.module, ckpt.read_group(source, "ema"), str(source))
+            ckpt.load_exactly(self.mean.module, weights | ckpt.read_group(source, "ema"), str(source))
             self.mean.n_averaged.fill_(trainer["ema_updates"])
         carry = {k: v.to(self.device) for k, v in ckpt.read_group(source, f"carry{self.ranks.rank}").items()}
         data = {key.removeprefix("data."): value for key, value in carry.items() if key.startswith("data.")}
@@ -366,7 +371,7 @@ def train(
     schedule does not change. Raises ValueError for what a user can mend, NonFinite where training broke down.
     """
     clock = time.monotonic()
-    ranks = start_ranks()
+    ranks = start_ranks(recipe.device)
     try:
         folder, source = run_folder(recipe, runs, resume)
         recipe = settle(recipe, folder, source)
@@ -425,7 +430,7 @@ def loop(
             spent = max_steps is not None and step - first >= max_steps
             # several processes agree on leaving at log points only, for a vote costs a round trip
             voting = ranks.world == 1 or step % recipe.log_every == 0
-            leave = voting and ranks.any(bool(signals.received) or late or spent)
+            leave = spent or (voting and ranks.any(bool(signals.received) or late))
             saves = last or leave or step % recipe.checkpoint_every == 0
             evaluates = validation is not None and (last or step % recipe.eval_every == 0)
             try:
@@ -440,10 +445,8 @@ def loop(
                 trainer.log(latest)
                 improved = latest["eval/exact_accuracy"] >= trainer.best
                 trainer.best = max(trainer.best, latest["eval/exact_accuracy"])
-            if ranks.any(saves or improved):
-                saved = trainer.save()
-                if improved and ranks.main:
-                    ckpt.point(trainer.folder, "best", saved)
+            if saves or (evaluates and ranks.any(improved)):
+                trainer.save(best=improved)
             if evaluates or saves:
                 trainer.restart_clock()
             if leave and not last:
@@ -561,8 +564,12 @@ def environment(trainer: Trainer) -> dict[str, Any]:
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Drop what a run recorded of steps that it will do again, and a line that a kill cut short."""
-    metrics, tested = folder / "metrics.jsonl", folder / "test.json"
+    """Drop what a run recorded of steps that it will do again, pointers too, and a line that a kill cut short."""
+    if (folder / f"step_{step}").is_dir():
+        ckpt.point(folder, "last", folder / f"step_{step}")
+    best, metrics, tested = folder / "best", folder / "metrics.jsonl", folder / "test.json"
+    if best.is_file() and int(ckpt.pointed(folder, "best").name.removeprefix("step_")) > step:
+        best.unlink()
     if tested.is_file() and ckpt.read_json(tested).get("step") != step:
         tested.unlink()
     if not metrics.is_file():
@@ -580,6 +587,7 @@ def forget_after(folder: Path, step: int) -> None:
 def load_initial(trainer: Trainer, init_from: str) -> None:
     """Start from the weights of another model of the same configuration."""
     found = ckpt.load_weights(init_from, str(trainer.device), forward_dtype=trainer.model.config.forward_dtype)
+    check_identifiers(found, trainer.split, trainer.recipe.data_path)
     ckpt.load_exactly(trainer.model, found.model.state_dict(), init_from)
     if trainer.mean:
         trainer.mean.module.load_state_dict(found.model.state_dict())
@@ -636,12 +644,12 @@ def keep_freed_memory() -> None:
         libc.mallopt(option, value)
 
 
-def start_ranks() -> Ranks:
-    """Join the processes that torchrun started, or be alone."""
+def start_ranks(device: str) -> Ranks:
+    """Join the processes that torchrun started, each with a GPU of its own where `device` is one, or be alone."""
     if "LOCAL_RANK" not in os.environ:
         return Ranks()
     local = int(os.environ["LOCAL_RANK"])
-    on_cuda = torch.cuda.is_available()
+    on_cuda = machine_device(device).startswith("cuda")
     if on_cuda:
         torch.cuda.set_device(local)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")

@@ -123,7 +123,8 @@ def asked_in(split: Split, identifiers: list[str]) -> list[Asked]:
     """The tasks of a test split in the layout "table", without demonstrations; `identifiers` as in identifiers.json."""
     found = []
     for (number, table), rows in zip(tables_in(split).items(), pairwise(split.puzzle_indices), strict=True):
-        tests = tuple(Pair(cropped(split.inputs[row]), cropped(split.labels[row])) for row in range(*rows))
+        grids = [(cropped(split.inputs[row]), cropped(split.labels[row])) for row in range(*rows)]
+        tests = tuple(Pair(given, answer if answer.size else None) for given, answer in grids)
         found.append(Asked(ArcTask(identifiers[number], (), tests), table, number))
     return found
 
@@ -159,14 +160,16 @@ def evaluate_arc(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both scores at two attempts, the share of test inputs right among the first k grids, and the submission.
 
+    The scores are of those test inputs whose answers are known, and left out where none is; the submission is of all.
     `votes`: most augmentations asked a test input; `limit`: only so many tasks, the first.
     """
     started = time.perf_counter()
     asked = asked_in(split, identifiers)[:limit]
     tasks, ballots = [one.task for one in asked], vote(reasoner, asked, votes)
-    report: dict[str, Any] = dict(scores(tasks, ballots))
-    report["test_inputs"] = len(ballots)
-    report["pass_at"] = {k: scores(tasks, ballots, k)["share_of_test_inputs"] for k in RANKS}
+    report: dict[str, Any] = {"tasks": len(tasks), "test_inputs": len(ballots)}
+    if any(pair.output is not None for task in tasks for pair in task.tests):
+        report |= scores(tasks, ballots)
+        report["pass_at"] = {k: scores(tasks, ballots, k)["share_of_test_inputs"] for k in RANKS}
     report["votes"] = sum(ballot.cast for ballot in ballots.values())
     report["most_votes"] = votes or max(len(one.table) for one in asked)
     report["seconds"] = time.perf_counter() - started
