@@ -301,7 +301,7 @@ class Trainer:
             groups["optimizer"] = ckpt.optimizer_tensors([optimizer for optimizer, _ in self.optimizers])
             if self.mean:
                 groups["ema"] = self.mean.module.state_dict()
-                del groups["ema"][SHARED]
+                groups["ema"].pop(SHARED, None)
             ckpt.add_to_folder(aside, groups)
             trainer = {"step": self.step, "rollbacks": self.rollbacks, "best": self.best, "world": self.ranks.world}
             trainer |= {"ema_updates": int(self.mean.n_averaged) if self.mean else 0, "data_hash": self.split.hash}
