@@ -155,7 +155,7 @@ def measured_sets(task: str, data: str, also: list[Path], rows: int) -> list[tup
     sets = [(f"{data}, test", load_split(data, "test"), None)]
     for path in also:
         lines = read_csv(path)
-        sets.append((path.name, split_from_rows(lines, task_for(task, len(lines[0].question)), path.name), rows))
+        sets.append((path.name, split_from_rows(lines, task_for(task, len(lines[0].question))), rows))
     return sets
 
 

@@ -159,9 +159,26 @@ def test_folders_zips_and_kaggle_pairs_are_read_alike(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("solutions", "words"),
+    [
+        ("[]", "expected a JSON object"),
+        ('{"b0": 5}', "b0: expected a list of 2 grids"),
+        ('{"b0": [[[1]]]}', "of 2 grids"),
+    ],
+)
+def test_solutions_that_do_not_fit_are_refused_in_one_line(tmp_path, solutions, words):
+    (tmp_path / "x_challenges.json").write_text(json.dumps({task.name: document_of(task) for task in EVALUATION}))
+    (tmp_path / "x_solutions.json").write_text(solutions)
+    with pytest.raises(ValueError, match=rf"x_solutions.json: .*{words}"):
+        read_tasks(tmp_path / "x_challenges.json")
+
+
+@pytest.mark.parametrize(
     ("document", "words"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"train": [{"input": [[1]], "output": [[1]]}], "test": 5}', 'expected {"train"'),
         ('{"train": []}', "no demonstrations"),
         ('{"train": [{"input": [[1]]}]}', "train 1: needs an input and an output"),
         ('{"train": [{"input": [[1, 2], [3]], "output": [[1]]}]}', "train 1 input: rows of 1 and of 2 cells"),

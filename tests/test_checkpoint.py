@@ -127,6 +127,28 @@ def test_our_weights_write_in_the_references_form_and_come_back(changes, tmp_pat
         assert torch.equal(back.state_dict()[key], value)
 
 
+def test_a_configuration_beside_is_kept_or_the_folder_refused(tmp_path):
+    shape = dict(vocab_size=11, seq_len=81, mlp_round_to=256, forward_dtype="bfloat16")
+    beside = tmp_path / "all_config.yaml"
+    ckpt.save_reference(HRM(tiny(**shape)), tmp_path / "step_1")
+    beside.write_text(beside.read_text() + "lr: 1.0\n")
+    before = beside.read_text()
+    ckpt.save_reference(HRM(tiny(**shape)), tmp_path / "step_2")
+    with pytest.raises(ValueError, match="describes another model"):
+        ckpt.save_reference(HRM(tiny(**shape | {"L_cycles": 7})), tmp_path / "step_3")
+    assert beside.read_text() == before and sorted(file.name for file in tmp_path.glob("step_*")) == [
+        "step_1",
+        "step_2",
+    ]
+
+
+def test_what_is_written_over_a_link_goes_where_it_points(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    ckpt.write_synced(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "new"
+
+
 def test_what_the_reference_cannot_hold_is_refused_by_name(tmp_path):
     for changes, word in (
         ({"levels": "single"}, "single"),

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -94,6 +95,24 @@ def test_csv_grids_and_json_lines_are_read(tmp_path):
     assert [json.loads(line)["puzzle"] for line in ran.stdout.splitlines()[1:]] == [q for q, _ in rows]
 
 
+def test_a_byte_order_mark_and_a_quoted_header_are_read_over(tmp_path):
+    (question, answer), *_ = shipped_rows(1)
+    (tmp_path / "a.csv").write_text(f'\ufeff"question","answer"\n"{question}","{answer}"\n')
+    (tmp_path / "b.txt").write_text(f"\ufeff{question}\n")
+    for given in (tmp_path / "a.csv", tmp_path / "b.txt"):
+        assert hrm("solve", "sudoku", given).stdout.startswith(answer)
+    assert hrm("solve", "sudoku", "-", stdin=(tmp_path / "b.txt").read_text()).stdout.startswith(answer)
+    assert hrm("eval", "sudoku", "--data", tmp_path / "a.csv").returncode == 0
+
+
+def test_a_reader_that_goes_away_ends_the_stream_quietly():
+    command = [sys.executable, "-m", "hrm", "solve", "sudoku", "-"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    _, said = process.communicate(f"{EASY}\n{EASY}\n".encode())
+    assert process.returncode == -signal.SIGPIPE and not said
+
+
 def test_a_stream_answers_before_its_end_and_reports_bad_lines():
     command = [sys.executable, "-m", "hrm", "solve", "sudoku", "-", "--format", "json"]
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -139,7 +158,23 @@ def test_lines_are_numbered_however_they_arrive():
     [
         (("solve", "sudoku", "123"), "81 cells expected"),
         (("solve", "sudoku", "x" * 81), "is not a digit"),
-        (("solve", "sudoku", "11" + "." * 79), "the givens contradict each other: row 1 holds 1 twice"),
+        (("solve", "sudoku", "missing.txt"), "missing.txt: no such file"),
+        (("solve", "sudoku", "tests/"), "tests/: cannot be read"),
+        (("solve", "maze", "S G", "--max-segments", "99999999999999999999"), "at most 2147483647"),
+        (("solve", "maze", "..G...###"), "this has no answer: 0 start cells 'S'"),
+        (("eval", "sudoku", "--json", os.devnull), "a folder or a device"),
+        (("eval", "sudoku", "--json", "x", "--answers", "./x"), "named for two things"),
+        (
+            ("bench", "sudoku", "--compare", "src/hrm/weights/sudoku/index.json"),
+            "no report that `hrm bench --json` wrote",
+        ),
+        (("train", "sudoku-6x6-demo", "task=maze"), "task=maze has 6 tokens, sudoku-6x6-1k 8"),
+        (("data", "build", "arc", "--out", "x"), "--source is missing"),
+        (
+            ("data", "build", "maze", "--source", "generate", "--size", "5", "--min-path", "99", "--out", "x"),
+            "no 5x5 maze",
+        ),
+        (("solve", "sudoku", "11" + "." * 79), "this has no answer: row 1 holds 1 twice"),
         (("solve", "chess", EASY), "no task 'chess'"),
         (("solve", "sudoku", EASY, "--weights", "nothing"), "neither a file or folder nor shipped weights"),
         (("solve", "sudoku", EASY, "--format", "xml"), "choose text, json or csv"),

@@ -67,6 +67,10 @@ def test_unknown_and_broken_recipe_files(tmp_path):
     (tmp_path / "b.yaml").write_text("just text")
     with pytest.raises(ValueError, match=r"b\.yaml"):
         load_recipe(str(tmp_path / "b.yaml"))
+    for content, words in ((b"- a\n- b\n", "expected key: value lines"), (b"\xff\xfe", "not a text file")):
+        (tmp_path / "c.yaml").write_bytes(content)
+        with pytest.raises(ValueError, match=words):
+            load_recipe(str(tmp_path / "c.yaml"))
 
 
 def test_a_users_own_recipe_file_works(tmp_path):

@@ -223,9 +223,21 @@ def test_bad_rows_name_their_line(tmp_path):
         (q, a[:-1] + a[0], "line 3: answer breaks the rules: "),
     ):
         with pytest.raises(ValueError, match=words):
-            split_from_rows([Row("", q, a, 0), Row("", question, answer, 0)], NINE, "f.csv")
+            split_from_rows([Row("", q, a, 0), Row("", question, answer, 0, "f.csv line 3")], NINE)
     with pytest.raises(ValueError, match="no such file"):
         read_csv(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("fault", ["question", "answer"])
+def test_a_build_names_the_file_and_line_of_a_fault_wherever_the_row_goes(fault, tmp_path):
+    path = csv_of(tmp_path / "s.csv", 40)
+    lines = path.read_text().splitlines()
+    cells = lines[30].split(",")
+    cells[1 + (fault == "answer")] = cells[1 + (fault == "answer")][:-1]
+    path.write_text("\n".join([*lines[:30], ",".join(cells), *lines[31:]]))
+    for seed in range(3):
+        with pytest.raises(ValueError, match=r"s\.csv line 31: 81 cells expected for 9x9, got 80"):
+            build(source=str(path), out=tmp_path / "d", subsample=20, val=5, seed=seed)
 
 
 def test_spaces_inside_cells_are_kept(tmp_path):
@@ -259,7 +271,8 @@ def spoil(folder: Path, field: str, change) -> None:
         (lambda d: (d / "train" / "all__inputs.npy").write_bytes(b"junk"), "not a readable array"),
         (lambda d: np.save(d / "train" / "all__inputs.npy", np.array([{}]), allow_pickle=True), "not a readable array"),
         (lambda d: spoil(d, "labels", lambda x: x[:, :-1]), r"labels\.npy: expected integers of shape"),
-        (lambda d: spoil(d, "inputs", lambda x: x.astype(float)), "expected integers"),
+        (lambda d: spoil(d, "inputs", lambda x: x.astype(float)), "not an array of integers"),
+        (lambda d: np.save(d / "train" / "all__inputs.npy", np.array(5)), "not an array of integers"),
         (lambda d: spoil(d, "inputs", lambda x: x + 5), r"tokens must lie in 0\.\.10"),
         (lambda d: spoil(d, "puzzle_indices", lambda x: x[::-1].copy()), "rising offsets from 0"),
         (lambda d: spoil(d, "group_indices", lambda x: x[:-1]), "rising offsets from 0"),

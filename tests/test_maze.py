@@ -185,6 +185,8 @@ def test_a_file_of_many_mazes_and_a_stream_are_read_a_line_each():
     command = [sys.executable, "-m", "hrm", "solve", "maze", "-", "--format", "json", "--weights", "maze"]
     ran = subprocess.run(command, input=f"{wide}\n{wide}\n", capture_output=True, text=True)
     assert ran.returncode in (0, 1) and ran.stdout.count('"answer"') == 2, ran.stderr
+    ran = subprocess.run(command, input=f"{lines[0]}\n{lines[1]}\n", capture_output=True, text=True)  # not as trained
+    assert ran.returncode in (0, 1) and ran.stdout.count('"answer"') == 2, ran.stderr
 
 
 def test_the_shipped_weights_solve_a_maze_from_the_shell(tmp_path):

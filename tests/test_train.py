@@ -284,6 +284,9 @@ def test_damaged_checkpoints_are_refused_in_one_line(tmp_path):
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises(ValueError, match="missing or damaged"):
         train(recipe(steps=8), runs=tmp_path, resume="auto")
+    (folder / "step_4" / "trainer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"trainer\.json: missing or damaged"):
+        train(recipe(steps=8), runs=tmp_path, resume="auto")
 
 
 def poison(monkeypatch, at: set[int]) -> None:

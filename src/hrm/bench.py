@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from .checkpoint import read_json
 from .model import machine_dtype
 from .reasoner import Reasoner
 
@@ -222,6 +223,18 @@ def table(report: dict[str, Any]) -> str:
     if report["cold_start_s"] is not None:
         lines.append(f"From a cold shell to the first answer: {report['cold_start_s']:.2f} s")
     return "\n".join(lines)
+
+
+def read_report(path: Path, weights: str) -> dict[str, Any]:
+    """An earlier report of these weights. Raises ValueError for any other file."""
+    report = read_json(path)
+    rows, kinds = report.get("work"), {"name": str, "gflop": (int, float), "share_of_ceiling": (int, float)}
+    good = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    if not good or not all(isinstance(row.get(key), kind) for row in rows for key, kind in kinds.items()):
+        raise ValueError(f"{path}: no report that `hrm bench --json` wrote")
+    if report.get("weights") != weights:
+        raise ValueError(f"{path}: a report of {report.get('weights')}, not of {weights}")
+    return report
 
 
 def slower(report: dict[str, Any], before: dict[str, Any]) -> list[str]:

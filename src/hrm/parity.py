@@ -69,6 +69,8 @@ def check(path: str | Path) -> Agreement:
         recorded_config = json.loads(metadata["config"])
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: header 'config' is not JSON: {error}") from None
+    if not isinstance(recorded_config, dict):
+        raise ValueError(f"{path}: header 'config' is no JSON object")
     report = Agreement(Path(path).name, metadata["kind"])
     stored = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
     try:
@@ -102,7 +104,7 @@ def fixture_batch(tensors: dict[str, Tensor], seq_len: int, vocab: int, identifi
     if missing:
         raise ValueError(f"batch/{missing[0]} is missing")
     batch = {name: tensors[f"batch/{name}"] for name in names}
-    rows = len(batch["inputs"])
+    rows = (*batch["inputs"].shape, 0)[0]
     shapes = {"inputs": (rows, seq_len), "labels": (rows, seq_len), "puzzle_identifiers": (rows,)}
     for name, shape in shapes.items():
         if batch[name].shape != shape or batch[name].is_floating_point():

@@ -80,8 +80,8 @@ class Reasoner:
         if halt in ("q", "settled") and not learned:
             raise ValueError(f"halt='{halt}': this model has learned no halting; use stable or never")
         for name, value in (("passes", passes), ("max_segments", max_segments), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"{name}={value}: at least 1")
+            if not 1 <= value < 2**31:
+                raise ValueError(f"{name}={value}: at {'least 1' if value < 1 else 'most 2147483647'}")
         if noise < 0 or pins < 0:
             raise ValueError(f"noise={noise}, pins={pins}: not negative")
         if pins and select != "confidence":
@@ -119,12 +119,12 @@ class Reasoner:
         return cls(found.model, found.task, card=found.card, **options)
 
     def read(self, puzzle: str) -> np.ndarray:
-        """The grid of a puzzle given as text. Raises ValueError if it is none, or its givens contradict each other."""
+        """The grid of a puzzle given as text. Raises ValueError if it is none, or has no answer at first sight."""
         if self.task.sound is None:
             raise ValueError("ARC tasks are not puzzles in one text: use `hrm solve arc TASK.json`, or `run`")
         grid = self.task.parse(puzzle)
         if fault := self.task.clues_fault(grid):
-            raise ValueError(f"the givens contradict each other: {fault}")
+            raise ValueError(f"this has no answer: {fault}")
         return grid
 
     def solve(self, puzzle: str, watch: Callable[[Thought], None] | None = None) -> Solution:

@@ -93,6 +93,10 @@ class Trainer:
         self.split = load_split(recipe.data_path, "train")
         meta = self.split.metadata
         self.task = task_for(recipe.task, meta.seq_len)
+        if self.task.vocab_size != meta.vocab_size:
+            raise ValueError(
+                f"task={recipe.task} has {self.task.vocab_size} tokens, {recipe.data_path} {meta.vocab_size}: name its task"
+            )
         config = validated(
             ModelConfig,
             recipe.arch.model_dump()
@@ -328,6 +332,7 @@ class Trainer:
 
     def restore(self, source: Path) -> None:
         """Take up the state that `save` wrote. Raises ValueError where it does not belong to this run."""
+        ckpt.check_sum(source / "trainer.json", ckpt.sums_of(source))
         trainer = ckpt.read_json(source / "trainer.json")
         if trainer["world"] != self.ranks.world:
             raise ValueError(
@@ -579,7 +584,7 @@ def forget_after(folder: Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, KeyError, TypeError):
             continue
     ckpt.write_synced(metrics, "".join(line + "\n" for line in kept).encode())
 

@@ -9,7 +9,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -105,7 +105,8 @@ def read_grid(rows: Any, where: str) -> np.ndarray:
 
 def read_task(document: Any, name: str, where: str) -> ArcTask:
     """A task from the JSON of the official files. Raises ValueError naming what is wrong with it."""
-    if not isinstance(document, dict) or not isinstance(document.get("train"), list):
+    lists = isinstance(document, dict) and all(isinstance(document.get(side) or [], list) for side in ("train", "test"))
+    if not lists or "train" not in document:
         raise ValueError(f'{where}: expected {{"train": [{{"input", "output"}}, …], "test": [{{"input"}}, …]}}')
     sides: dict[str, list[Pair]] = {"train": [], "test": []}
     for side, pairs in sides.items():
@@ -138,7 +139,7 @@ def read_tasks(source: str | Path) -> dict[str, list[ArcTask]]:
     for folder, name, content, where in json_files(path):
         try:
             document = json.loads(content)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{where}: not JSON: {error}") from None
         parts.setdefault(folder, []).append(read_task(document, name, where))
     if not parts:
@@ -170,14 +171,23 @@ def kaggle_tasks(challenges: Path) -> list[ArcTask]:
         documents = json.loads(challenges.read_text())
         beside = challenges.with_name(challenges.name.replace("challenges", "solutions"))
         answers = json.loads(beside.read_text()) if beside.is_file() else {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{challenges}: not JSON: {error}") from None
-    if not isinstance(documents, dict):
-        raise ValueError(f"{challenges}: expected a JSON object of tasks by name")
-    for name, outputs in answers.items():
-        for pair, output in zip(documents.get(name, {}).get("test", []), outputs, strict=False):
-            pair["output"] = output
-    return [read_task(documents[name], name, f"{challenges}: {name}") for name in sorted(documents)]
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{challenges}: it or its solutions are not JSON: {error}") from None
+    for file, content in ((challenges, documents), (beside, answers)):
+        if not isinstance(content, dict):
+            raise ValueError(f"{file}: expected a JSON object of tasks by name")
+    tasks = [read_task(documents[name], name, f"{challenges}: {name}") for name in sorted(documents)]
+    return [
+        answered(task, answers[task.name], f"{beside}: {task.name}") if task.name in answers else task for task in tasks
+    ]
+
+
+def answered(task: ArcTask, outputs: Any, where: str) -> ArcTask:
+    """The task with the answers to its tests, from a solutions file."""
+    if not isinstance(outputs, list) or len(outputs) != len(task.tests):
+        raise ValueError(f"{where}: expected a list of {len(task.tests)} grids, as many as the task's tests")
+    known = [read_grid(output, f"{where}: test {k}") for k, output in enumerate(outputs, 1)]
+    return replace(task, tests=tuple(Pair(pair.input, output) for pair, output in zip(task.tests, known, strict=True)))
 
 
 def largest_side(task: ArcTask) -> int:

@@ -67,15 +67,9 @@ class Maze:
 
     @staticmethod
     def cells_of(text: str) -> int | None:
-        """Cells of the first square maze in a text or file; None where the text does not tell."""
+        """Cells of the first square maze in a text, drawn or one a line; None where it is empty."""
         lines = text.strip("\r\n").splitlines()
         if not lines:
-            return None
-        if "question" in lines[0].split(","):  # a CSV
-            place = lines[0].split(",").index("question")
-            fields = lines[1].split(",") if len(lines) > 1 else []
-            return len(fields[place]) if len(fields) > place else None
-        if lines[0].startswith("{"):  # JSON lines
             return None
         one = next((k for k, line in enumerate(lines) if not line), len(lines))  # drawn mazes are parted by blank lines
         wide = len(lines[0])
@@ -234,6 +228,10 @@ class Maze:
         """
         if self.columns > MOST_COLUMNS:
             raise ValueError(f"mazes of {self.columns} columns cannot be generated: at most {MOST_COLUMNS}")
+        if min_path >= self.seq_len:
+            raise ValueError(
+                f"no {self.rows}x{self.columns} maze has a path of {min_path} cells: ask for shorter paths"
+            )
         barren = 0
         at_once = 64 if min_path <= max(self.rows, self.columns) // 2 else TRIES_AT_ONCE
         while barren < 1_000_000 * max(1, min_path**2 // 400):
