@@ -241,7 +241,9 @@ def slower(report: dict[str, Any], before: dict[str, Any]) -> list[str]:
     """What has become slower than an earlier report of the same weights and puzzles says. Raises ValueError for others."""
     for key in ("weights", "puzzles", "device", "dtype"):
         if report[key] != before.get(key):
-            raise ValueError(f"the earlier report is of {key}={before.get(key)}, this one of {report[key]}")
+            raise ValueError(
+                f"the earlier report is of {key}={before.get(key)}, this one of {report[key]}: measure alike"
+            )
     old = {row["name"]: row for row in before["work"]}
     found = []
     for row in report["work"]:
