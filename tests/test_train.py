@@ -211,17 +211,22 @@ def test_resuming_an_earlier_checkpoint_leaves_no_pointer_to_the_branch_given_up
     assert (folder / "best").read_text() == (folder / "last").read_text() == "step_12"
 
 
-def test_a_kill_after_an_evaluation_loses_no_best_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_kill_after_an_evaluation_loses_no_best_checkpoint(moved, tmp_path, monkeypatch):
+    """Before `last` moves to it and after."""
     settings, point = dict(steps=12, eval_every=6), ckpt.point
 
-    def killed_before_last_moves(run: Path, pointer: str, checkpoint: Path) -> None:
-        if (pointer, checkpoint.name) == ("last", "step_6"):
+    def killed(run: Path, pointer: str, checkpoint: Path) -> None:
+        now = (pointer, checkpoint.name) == ("last", "step_6")
+        if moved or not now:
+            point(run, pointer, checkpoint)
+        if now:
             raise KeyboardInterrupt
-        point(run, pointer, checkpoint)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(ckpt, "point", killed_before_last_moves)
+        patched.setattr(ckpt, "point", killed)
         train(recipe(**settings), runs=tmp_path)
+    assert (tmp_path / "p" / "x" / "best").read_text() == "step_6"
     folder = train(recipe(**settings), runs=tmp_path, resume="auto").folder
     assert [line["step"] for line in metric_lines(folder) if "eval/rows" in line] == [6, 12]
     assert (folder / "best").read_text() in ("step_6", "step_12")

@@ -6,6 +6,7 @@ references' own files, and those by torch's restricted reader.
 """
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -520,8 +521,6 @@ def save_reference(model: HRM, path: Path) -> None:
 
     Raises ValueError where the configuration has no counterpart there, or one of another model is there already.
     """
-    import io
-
     import yaml
 
     config = model.config

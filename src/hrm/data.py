@@ -109,10 +109,10 @@ class Row:
     where: str = dataclasses.field(default="a row", compare=False)
     """File and line."""
 
-    def grids(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
-        """The puzzle and the answer, (S,) each. Raises ValueError naming the line."""
+    def grid(self, task: Task, side: str) -> np.ndarray:
+        """The grid (S,) of one side, "question" or "answer". Raises ValueError naming the line."""
         try:
-            return task.parse(self.question), task.parse(self.answer)
+            return task.parse(getattr(self, side))
         except ValueError as error:
             raise ValueError(f"{self.where}: {error}") from None
 
@@ -162,7 +162,7 @@ def read_csv(path: str | Path) -> list[Row]:
 
 def checked_grids(rows: list[Row], task: Task) -> tuple[np.ndarray, np.ndarray]:
     """Puzzles and answers (N, S) of rows, every answer held against the rules. Raises ValueError naming the line."""
-    puzzles, answers = (np.stack(side) for side in zip(*(row.grids(task) for row in rows), strict=True))
+    puzzles, answers = (np.stack([row.grid(task, side) for row in rows]) for side in ("question", "answer"))
     wrong = np.flatnonzero(~task.verify_batch(puzzles, answers))
     if len(wrong):
         k = wrong[0]
@@ -513,14 +513,14 @@ def from_hub(task: Task, file: str) -> str:
 
 
 def orbit_keys(task: Task, rows: list[Row]) -> set[int]:
-    return {task.same_orbit_key(row.grids(task)[1]) for row in rows}
+    return {task.same_orbit_key(row.grid(task, "answer")) for row in rows}
 
 
 def apart(task: Task, rows: list[Row], taken: set[int]) -> list[Row]:
     """Rows whose solution grid is not among `taken`, up to symmetry; small sizes have too few grids and pass."""
     if task.scarce:
         return rows
-    return [row for row in rows if task.same_orbit_key(row.grids(task)[1]) not in taken]
+    return [row for row in rows if task.same_orbit_key(row.grid(task, "answer")) not in taken]
 
 
 def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_aug: int, seed: int) -> Split:
