@@ -5,7 +5,7 @@ import pytest
 
 from hrm.data import build, load_split
 from hrm.tasks.sudoku import Search, Sudoku
-from hrm.tasks.variants import beyond, beyond_assumptions, variants
+from hrm.tasks.variants import beyond, beyond_assumptions, harder, variants
 
 HARD = "1.......2.9.4...5...6...7...5.9.3.......7.......85..4.7.....6...3...9.8...2.....1"  # Easter Monster
 EASY = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -125,6 +125,43 @@ def test_a_data_set_with_puzzles_beyond(tmp_path):
     assert task.verify_batch(puzzles, task.decode(split.labels)).all()
 
 
-def test_puzzles_beyond_are_refused_where_there_are_none(tmp_path):
-    with pytest.raises(ValueError, match="--beyond 4: only for Sudoku"):
-        build("maze", source="generate", out=tmp_path / "x", beyond=4)
+@pytest.mark.parametrize("option", ["beyond", "harden"])
+def test_harder_mazes_are_refused(option, tmp_path):
+    with pytest.raises(ValueError, match=f"--{option} 4: only for Sudoku"):
+        build("maze", source="generate", out=tmp_path / "x", **{option: 4})
+
+
+def openness(task: Sudoku, puzzle: np.ndarray) -> int:
+    """What `harder` climbs, by the exact solver's own propagation."""
+    search = Search(task, None)
+    candidates = search.after_singles(puzzle)
+    standing = [
+        (cell, 1 << digit)
+        for cell, bits in enumerate(candidates)
+        for digit in range(task.size)
+        if bits & (bits - 1) and bits >> digit & 1
+    ]
+    return len(standing) - 3 * sum(not search.restrict(candidates.copy(), cell, bit) for cell, bit in standing)
+
+
+def test_harder_puzzles_have_the_same_solution_and_give_less_away(families):
+    task, puzzles, answers, _ = families
+    found = harder(task, puzzles, answers, 60, [1, 2])
+    for puzzle, answer, more in zip(puzzles, answers, found, strict=True):
+        solutions = task.solve(more)
+        assert len(solutions) == 1 and (solutions[0] == answer).all()
+        assert openness(task, more) >= openness(task, puzzle) or not task.rate(puzzle)
+    assert not task.rate(puzzles[1]) and task.rate(found[1])  # singles solve the one and not the other
+    assert open_after_assumptions(task, found[0])
+    again = harder(task, puzzles[::-1], answers[::-1], 60, [2, 1])
+    assert (again[::-1] == found).all()
+
+
+def test_a_data_set_with_harder_puzzles(tmp_path):
+    how = {"source": "sudoku-6x6-1k", "subsample": 5, "val": 0, "harden": 20}
+    first, again = (build(out=tmp_path / name, **how) for name in ("a", "b"))
+    assert first.hash == again.hash
+    task, split = Sudoku(2, 3), load_split(str(tmp_path / "a"), "train")
+    puzzles, answers = task.decode(split.inputs), task.decode(split.labels)
+    assert 5 < len(puzzles) <= 10 and task.verify_batch(puzzles, answers).all()
+    assert all(task.rate(more) for more in puzzles[5:])

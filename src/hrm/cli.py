@@ -815,6 +815,10 @@ def data_build(
         int,
         typer.Option(min=0, help="9x9 Sudoku: puzzles that no single assumption solves, made from the training rows"),
     ] = 0,
+    harden: Annotated[
+        int,
+        typer.Option(min=0, help="Sudoku: steps of a walk from each training puzzle to a harder one of its solution"),
+    ] = 0,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
     size: Annotated[
         int | None,
@@ -839,7 +843,9 @@ def data_build(
     if task == "arc":
         from .arc_data import build_arc
 
-        refuse(context, "subsample val test_source val_source variants beyond min_rating min_path", "not for ARC")
+        refuse(
+            context, "subsample val test_source val_source variants beyond harden min_rating min_path", "not for ARC"
+        )
         if not source and not arc_set:
             raise ValueError("--source is missing: a .zip, folder or .json of tasks; or give --set")
         if source:
@@ -881,6 +887,7 @@ def data_build(
             num_aug=num_aug or 0,
             variants=variants,
             beyond=beyond,
+            harden=harden,
             min_rating=min_rating,
             size=size,
             min_path=min_path,

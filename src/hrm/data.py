@@ -360,6 +360,7 @@ def build(
     num_aug: int = 0,
     variants: int = 0,
     beyond: int = 0,
+    harden: int = 0,
     min_rating: int | None = None,
     size: int | None = None,
     min_path: int | None = None,
@@ -376,8 +377,9 @@ def build(
     own test file, or from the rest left over. No solution grid, up to symmetry, is in two splits, but that a test file
     given as such is left whole and may share grids with training. With `variants` a training puzzle is a group of itself and
     up to so many puzzles of the same solution and kind (tasks/variants.py), and `beyond` so many puzzles that no single
-    assumption solves join the training rows, made from their solution grids: more than the source's rows, settings to be
-    named beside every result. Both take minutes; `progress` is told of them. hashes.json keeps what was asked for.
+    assumption solves join the training rows, made from their solution grids; with `harden` then joins beside each the most
+    open puzzle of its solution met in a walk of so many steps: more than the source's rows, settings to be named beside every
+    result. All take minutes; `progress` is told of them. hashes.json keeps what was asked for.
     """
     built = deciding(locals())
     refuse_to_replace(Path(out), overwrite)
@@ -386,8 +388,9 @@ def build(
         raise ValueError(f"--min-path {min_path}: only for mazes by --source generate")
     if variants and (task.name != "sudoku" or num_aug):
         raise ValueError(f"--variants {variants}: " + ("not together with --num-aug" if num_aug else "only for Sudoku"))
-    if beyond and task.name != "sudoku":
-        raise ValueError(f"--beyond {beyond}: only for Sudoku")
+    for option, asked in (("beyond", beyond), ("harden", harden)):
+        if asked and task.name != "sudoku":
+            raise ValueError(f"--{option} {asked}: only for Sudoku")
     made = {} if min_path is None else {"min_path": min_path}
     rng = np.random.Generator(np.random.Philox(seed))
     pools = source_pools(source, task, rng, subsample, val, test_source, made)
@@ -430,6 +433,8 @@ def build(
         puzzles, answers = with_beyond(
             task, puzzles, answers, beyond, seed, orbit_keys(task, val_rows + test), progress
         )
+    if harden:
+        puzzles, answers = with_harder(task, puzzles, answers, harden, seed, progress)
     if variants:
         splits = {"train": varied_split(task, puzzles, answers, variants, seed, progress)}
     else:
@@ -556,6 +561,16 @@ def with_beyond(
     return np.concatenate((puzzles, made[apart])), np.concatenate((answers, solved[apart]))
 
 
+def with_harder(
+    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, steps: int, seed: int, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Puzzles and answers, then a harder puzzle of the same solution for each where the walk met one."""
+    seeds = [stream_seed(seed, HARDER, row) for row in range(len(puzzles))]
+    found = numba_task(f"--harden {steps}").harder(task, puzzles, answers, steps, seeds, progress)
+    new = (found != puzzles).any(1)
+    return np.concatenate((puzzles, found[new])), np.concatenate((answers, answers[new]))
+
+
 def varied_split(
     task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seed: int, progress: Progress
 ) -> Split:
@@ -626,7 +641,7 @@ def write_json(path: Path, value: object) -> None:
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
-EPOCH, AUGMENTATION, TABLE, VARIANTS, BEYOND = 1, 2, 3, 4, 5  # streams of random numbers
+EPOCH, AUGMENTATION, TABLE, VARIANTS, BEYOND, HARDER = 1, 2, 3, 4, 5, 6  # streams of random numbers
 
 
 def stream_seed(*parts: int) -> int:

@@ -2,13 +2,16 @@
 
 Beyond single assumptions is a puzzle that stays unsolved when every value is ruled out that, assumed alone and followed by
 singles, contradicts: what most Sudoku-Extreme rows are and hardly one of a million random puzzles is. `variants` exchanges
-givens and lets none be easier in kind than the puzzle; `beyond` finds such puzzles where there are none, from solved grids.
+givens and lets none be easier in kind than the puzzle; `beyond` finds such puzzles where there are none, from solved grids;
+`harder` walks from a puzzle towards those of its solution that give least away.
 Needs numba, for a puzzle with fifty variants takes thousands of exact searches. Grids are uint8 (S,), values of a cell a
 bit each.
 """
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -30,6 +33,12 @@ SWEEPS = 200
 """Tries at every grid for starts before `beyond` makes do with what it found."""
 LEAN = 0.95
 """Share of the values left standing that a neighbour must keep, at least: it leans towards the harder."""
+REFUTED = 3
+"""What a value refuted by a single assumption takes from a puzzle's openness; a value that stands adds 1."""
+GIVEN_BACK = 3
+"""Cells that a step of `harder` fills in before it takes others away, at most."""
+HOT, COLD = 10.0, 1.0
+"""Openness that such a step may lose, in the mean, at the walk's beginning and at its end."""
 FOUND = "puzzles beyond single assumptions"
 """What progress calls them."""
 
@@ -43,17 +52,34 @@ def variants(
     progress: Progress = untold,
 ) -> list[np.ndarray]:
     """For each puzzle of (N, S), itself and up to `wanted` variants, (1 + n, S): a function of the puzzle and its seed."""
-    units, every = _grid(task)
+    grid = grid_of(task)
 
     def vary(row: int) -> np.ndarray:
-        return _variants(puzzles[row], answers[row], units, every, wanted, seeds[row] & 0xFFFFFFFF)
+        return _variants(puzzles[row], answers[row], grid, wanted, seeds[row] & 0xFFFFFFFF)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # numba's random state is the thread's own
-        groups = []
-        for group in threads.map(vary, range(len(puzzles))):
-            groups.append(group)
-            progress("puzzles varied", len(groups), len(puzzles))
-    return groups
+    return _of_each(vary, len(puzzles), "puzzles varied", progress)
+
+
+def harder(
+    task: Sudoku,
+    puzzles: np.ndarray,
+    answers: np.ndarray,
+    steps: int,
+    seeds: list[int],
+    progress: Progress = untold,
+) -> np.ndarray:
+    """For each puzzle of (N, S) the most open one met in a walk of so many steps: a function of the puzzle and its seed.
+
+    Open is a puzzle in which much stands after singles and little of that is refuted by a single assumption. The walk goes
+    from minimal puzzle to minimal puzzle of the same solution and cools down, as simulated annealing does; what it returns
+    is beyond single assumptions where the puzzle is.
+    """
+    grid = grid_of(task)
+
+    def harden(row: int) -> np.ndarray:
+        return _harden(puzzles[row], answers[row], grid, steps, seeds[row] & 0xFFFFFFFF)
+
+    return np.stack(_of_each(harden, len(puzzles), "puzzles hardened", progress))
 
 
 def beyond(
@@ -70,7 +96,7 @@ def beyond(
     """
     if task.box != (3, 3):
         raise ValueError(f"puzzles beyond single assumptions are made of 9x9 grids, not of {task.size}x{task.size}")
-    units, every = _grid(task)
+    grid = grid_of(task)
     rng = np.random.Generator(np.random.Philox(seed))
     puzzles, solutions = np.zeros((2, 0, task.seq_len), np.uint8)
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # numba's random state is the thread's own
@@ -78,7 +104,7 @@ def beyond(
             starts: list[np.ndarray] = []
             for _ in range(SWEEPS):
                 seeds = rng.integers(1 << 32, size=len(answers))
-                tries = threads.map(lambda row: _tridagon(answers[row], units, every, seeds[row]), range(len(answers)))
+                tries = threads.map(lambda row: _tridagon(answers[row], grid, seeds[row]), range(len(answers)))
                 starts += [puzzle for puzzle in tries if puzzle.any()]
                 progress(FOUND, min(len(puzzles) + len(starts), wanted), wanted)
                 if len(starts) * SPREAD >= wanted - len(puzzles):
@@ -90,7 +116,7 @@ def beyond(
             seeds = rng.integers(1 << 32, size=len(starts))
             most = min(SPREAD, wanted - len(puzzles))
             found = [(puzzles, solutions)]
-            for more in threads.map(lambda k: _spread(starts[k], units, every, most, seeds[k]), range(len(starts))):
+            for more in threads.map(lambda k: _spread(starts[k], grid, most, seeds[k]), range(len(starts))):
                 found.append(more)
                 progress(FOUND, min(sum(len(part) for part, _ in found), wanted), wanted)
             puzzles, solutions = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -102,21 +128,43 @@ def beyond(
 
 def beyond_assumptions(task: Sudoku, puzzle: np.ndarray) -> bool:
     """Whether cells of a puzzle stay open where singles and single assumptions rule out no more."""
-    return bool(_beyond(puzzle, *_grid(task)))
+    return bool(_beyond(puzzle, grid_of(task)))
 
 
-def _grid(task: Sudoku) -> tuple[np.ndarray, int]:
-    """The cells of each unit, and all values of a cell."""
-    return np.array(geometry(task.box_rows, task.box_cols).units), (1 << task.size) - 1
+def _of_each(make: Callable[[int], np.ndarray], rows: int, said: str, progress: Progress) -> list[np.ndarray]:
+    """What `make` makes of each row, with a thread for each CPU."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # numba's random state is the thread's own
+        made = []
+        for one in threads.map(make, range(rows)):
+            made.append(one)
+            progress(said, len(made), rows)
+    return made
+
+
+class Grid(NamedTuple):
+    """A size of Sudoku as the compiled functions take it."""
+
+    units: np.ndarray
+    """(U, n): the cells of each row, column and box."""
+    homes: np.ndarray
+    """(S, 3): the units of each cell."""
+    every: int
+    """All values of a cell."""
+
+
+def grid_of(task: Sudoku) -> Grid:
+    units = np.array(geometry(task.box_rows, task.box_cols).units)
+    homes = np.array([np.flatnonzero((units == cell).any(1)) for cell in range(task.seq_len)])
+    return Grid(units, homes, (1 << task.size) - 1)
 
 
 @njit(cache=True, nogil=True)
-def _variants(puzzle, answer, units, every, wanted, seed):
+def _variants(puzzle, answer, grid, wanted, seed):
     np.random.seed(seed)
     found = np.zeros((wanted + 1, len(puzzle)), np.uint8)
     found[0] = puzzle
     count = 1
-    hard = _beyond(puzzle, units, every)
+    hard = _beyond(puzzle, grid)
     for _ in range(wanted * TRIES):
         if count > wanted:
             break
@@ -124,7 +172,7 @@ def _variants(puzzle, answer, units, every, wanted, seed):
         givens = np.flatnonzero(base)
         taken = givens[np.random.randint(len(givens))]
         base[taken] = 0
-        solutions, complete = _solutions(base, units, every, MOST_SOLUTIONS)
+        solutions, complete = _solutions(base, grid, MOST_SOLUTIONS)
         if not complete:
             continue
         kept = 0
@@ -135,7 +183,7 @@ def _variants(puzzle, answer, units, every, wanted, seed):
                 continue
             trial = base.copy()
             trial[cell] = answer[cell]
-            if _among(trial, found[:count]) or (hard and not _beyond(trial, units, every)):
+            if _among(trial, found[:count]) or (hard and not _beyond(trial, grid)):
                 continue
             found[count] = trial
             count += 1
@@ -144,7 +192,7 @@ def _variants(puzzle, answer, units, every, wanted, seed):
 
 
 @njit(cache=True, nogil=True)
-def _tridagon(answer, units, every, seed):
+def _tridagon(answer, grid, seed):
     """A puzzle beyond single assumptions with this solution, or zeros: one try at each tridagon that the grid has."""
     np.random.seed(seed)
     rows, cols = np.empty((4, 3), np.int64), np.empty((4, 3), np.int64)
@@ -156,7 +204,7 @@ def _tridagon(answer, units, every, seed):
                 continue
             for b in range(4):
                 for k in range(9):
-                    cell = units[18 + boxes[b]][k]
+                    cell = grid.units[18 + boxes[b]][k]
                     for v in range(3):
                         if answer[cell] == values[v]:
                             rows[b, v], cols[b, v] = cell // 9, cell % 9
@@ -175,14 +223,14 @@ def _tridagon(answer, units, every, seed):
             pattern[stray] = True
             puzzle[pattern] = 0
             for cell in np.random.permutation(81):
-                if _unique(puzzle, units, every):
+                if _unique(puzzle, grid):
                     break
                 if not pattern[cell]:
                     puzzle[cell] = answer[cell]
-            if not _unique(puzzle, units, every):
+            if not _unique(puzzle, grid):
                 continue
-            _reduce(puzzle, units, every)
-            if _beyond(puzzle, units, every):
+            _reduce(puzzle, grid)
+            if _beyond(puzzle, grid):
                 return puzzle
     return np.zeros(81, np.uint8)
 
@@ -219,12 +267,12 @@ def _in_a_line(lines):
 
 
 @njit(cache=True, nogil=True)
-def _spread(start, units, every, most, seed):
+def _spread(start, grid, most, seed):
     """Up to `most` puzzles beyond single assumptions and their solutions: the start, and neighbours of what was found."""
     np.random.seed(seed)
     puzzles, answers = np.zeros((most, len(start)), np.uint8), np.zeros((most, len(start)), np.uint8)
     standing = np.zeros(most, np.int64)
-    puzzles[0], answers[0], standing[0] = start, _solutions(start, units, every, 1)[0][0], _beyond(start, units, every)
+    puzzles[0], answers[0], standing[0] = start, _solutions(start, grid, 1)[0][0], _beyond(start, grid)
     count, tries = 1, 0
     while count < most and tries < PATIENCE:
         tries += 1
@@ -233,7 +281,7 @@ def _spread(start, units, every, most, seed):
         givens = np.flatnonzero(trial)
         taken = givens[np.random.randint(len(givens))]
         trial[taken] = 0
-        solutions, complete = _solutions(trial, units, every, MOST_SOLUTIONS)
+        solutions, complete = _solutions(trial, grid, MOST_SOLUTIONS)
         if not complete:
             continue
         answer = solutions[np.random.randint(len(solutions))].copy()
@@ -246,8 +294,8 @@ def _spread(start, units, every, most, seed):
                 solutions = solutions[agree]
         if len(solutions) > 1:
             continue
-        _reduce(trial, units, every)
-        left = _beyond(trial, units, every)
+        _reduce(trial, grid)
+        left = _beyond(trial, grid)
         if left and left >= standing[near] * np.random.uniform(LEAN, 1) and not _among(trial, puzzles[:count]):
             puzzles[count], answers[count], standing[count] = trial, answer, left
             count, tries = count + 1, 0
@@ -255,34 +303,89 @@ def _spread(start, units, every, most, seed):
 
 
 @njit(cache=True, nogil=True)
-def _reduce(puzzle, units, every):
-    """Take givens away, in random order and in place, while the solution stays the only one."""
-    for cell in np.random.permutation(len(puzzle)):
-        given = puzzle[cell]
-        puzzle[cell] = 0
-        if given and not _unique(puzzle, units, every):
-            puzzle[cell] = given
+def _harden(puzzle, answer, grid, steps, seed):
+    np.random.seed(seed)
+    hard = _beyond(puzzle, grid)
+    here, found = puzzle.copy(), puzzle.copy()
+    height = top = _openness(here, grid, -np.inf)
+    for step in range(steps):
+        trial = here.copy()
+        back = np.random.permutation(np.flatnonzero(here == 0))[: np.random.randint(1, GIVEN_BACK + 1)]
+        trial[back] = answer[back]
+        for fresh in (False, True):  # those just given back come last, or they would be taken away again
+            for cell in np.random.permutation(len(trial)):
+                if trial[cell] and (here[cell] == 0) == fresh and not _needed(trial, grid, cell):
+                    trial[cell] = 0
+        floor = height - HOT * (COLD / HOT) ** (step / steps) * np.random.exponential()
+        reached = _openness(trial, grid, floor)
+        if reached >= floor:
+            here, height = trial, reached
+            if height > top and (not hard or _beyond(here, grid)):
+                found, top = here, height
+    return found
 
 
 @njit(cache=True, nogil=True)
-def _unique(puzzle, units, every):
-    found, complete = _solutions(puzzle, units, every, 1)
+def _openness(puzzle, grid, floor):
+    """How much stands after singles, less what single assumptions refute; if nothing does, the least there is.
+
+    Where it is less than `floor`, what is returned is so too.
+    """
+    values = _standing(puzzle, grid)
+    _settle(values, grid, -1)
+    height = float(_left(values))
+    if not height:
+        return -np.inf
+    for cell in np.random.permutation(len(values)):
+        rest = values[cell]
+        if not rest & (rest - 1):
+            continue
+        while rest and height >= floor:
+            bit = rest & -rest
+            rest ^= bit
+            trial = values.copy()
+            trial[cell] = bit
+            if not _settle(trial, grid, cell):
+                height -= REFUTED
+    return height
+
+
+@njit(cache=True, nogil=True)
+def _reduce(puzzle, grid):
+    """Take givens away, in random order and in place, while the solution stays the only one."""
+    for cell in np.random.permutation(len(puzzle)):
+        if puzzle[cell] and not _needed(puzzle, grid, cell):
+            puzzle[cell] = 0
+
+
+@njit(cache=True, nogil=True)
+def _needed(puzzle, grid, cell):
+    """Whether a puzzle of one solution has another where its given in `cell` is another value."""
+    values = _standing(puzzle, grid)
+    values[cell] = grid.every & ~values[cell]
+    _, complete = _search(values, grid, 0)
+    return not complete
+
+
+@njit(cache=True, nogil=True)
+def _unique(puzzle, grid):
+    found, complete = _solutions(puzzle, grid, 1)
     return complete and len(found) == 1
 
 
 @njit(cache=True, nogil=True)
-def _among(grid, grids):
+def _among(puzzle, puzzles):
     known = False
-    for other in grids:
-        known |= (other == grid).all()
+    for other in puzzles:
+        known |= (other == puzzle).all()
     return known
 
 
 @njit(cache=True, nogil=True)
-def _beyond(puzzle, units, every):
+def _beyond(puzzle, grid):
     """How many values stay in cells still open where single assumptions rule out no more; 0 for a solved puzzle."""
-    values = _standing(puzzle, every)
-    if not _settle(values, units, every):
+    values = _standing(puzzle, grid)
+    if not _settle(values, grid, -1):
         return 0
     moved = True
     while moved:
@@ -296,81 +399,108 @@ def _beyond(puzzle, units, every):
                     continue
                 trial = values.copy()
                 trial[cell] = bit
-                if not _settle(trial, units, every):
+                if not _settle(trial, grid, cell):
                     values[cell] ^= bit
                     moved = True
-                    if not _settle(values, units, every):
+                    if not _settle(values, grid, cell):
                         return 0
-    standing = 0
-    for bits in values:
-        if bits & (bits - 1):
-            standing += _count(bits)
-    return standing
+    return _left(values)
 
 
 @njit(cache=True, nogil=True)
-def _solutions(puzzle, units, every, most):
+def _left(values):
+    """How many values stand in the cells still open."""
+    left = 0
+    for bits in values:
+        if bits & (bits - 1):
+            left += _count(bits)
+    return left
+
+
+@njit(cache=True, nogil=True)
+def _solutions(puzzle, grid, most):
     """At most `most` solutions (n, S) of a puzzle, in digits, and whether these are all."""
-    found = np.empty((most, len(puzzle)), np.uint8)
-    stack = np.empty((len(puzzle) * len(units) // 3, len(puzzle)), np.int64)
-    stack[0] = _standing(puzzle, every)
-    top, count = 1, 0
+    return _search(_standing(puzzle, grid), grid, most)
+
+
+@njit(cache=True, nogil=True)
+def _search(values, grid, most):
+    """`_solutions` of what stands in each cell (S,)."""
+    found = np.empty((most, len(values)), np.uint8)
+    states = np.empty((len(values) + 1, len(values)), np.int64)
+    branch = np.empty(len(values) + 1, np.int64)  # the cell that each state is split at
+    rest = np.zeros(len(values) + 1, np.int64)  # its values not yet tried
+    states[0] = values
+    depth, count, changed = 0, 0, -1
     for _ in range(MOST_NODES):
-        if top == 0:
-            return found[:count], True
-        top -= 1
-        values = stack[top].copy()
-        if not _settle(values, units, every):
-            continue
-        cell, fewest = -1, 99
-        for k in range(len(values)):
-            options = _count(values[k])
-            if 1 < options < fewest:
-                cell, fewest = k, options
-        if cell < 0:
-            if count == most:
-                break
+        if _settle(states[depth], grid, changed):
+            cell, fewest = -1, 99
             for k in range(len(values)):
-                found[count, k] = _count(values[k] - 1) + 1
-            count += 1
-            continue
-        rest = values[cell]
-        while rest:
-            stack[top] = values
-            stack[top, cell] = rest & -rest
-            rest &= rest - 1
-            top += 1
+                options = _count(states[depth, k])
+                if 1 < options < fewest:
+                    cell, fewest = k, options
+                    if options == 2:
+                        break
+            if cell >= 0:
+                branch[depth], rest[depth] = cell, states[depth, cell]
+                depth += 1
+            else:
+                if count == most:
+                    return found, False
+                for k in range(len(values)):
+                    found[count, k] = _count(states[depth, k] - 1) + 1
+                count += 1
+        while depth and not rest[depth - 1]:
+            depth -= 1
+        if not depth:
+            return found[:count], True
+        highest = rest[depth - 1]
+        while highest & (highest - 1):
+            highest &= highest - 1
+        rest[depth - 1] ^= highest
+        changed = branch[depth - 1]
+        states[depth] = states[depth - 1]
+        states[depth, changed] = highest
     return found[:count], False
 
 
 @njit(cache=True, nogil=True)
-def _standing(puzzle, every):
+def _standing(puzzle, grid):
     values = np.empty(len(puzzle), np.int64)
     for k in range(len(puzzle)):
-        values[k] = 1 << (puzzle[k] - 1) if puzzle[k] else every
+        values[k] = 1 << (puzzle[k] - 1) if puzzle[k] else grid.every
     return values
 
 
 @njit(cache=True, nogil=True)
-def _settle(values, units, every):
-    """Follow the singles, in place; False on a contradiction."""
+def _settle(values, grid, changed):
+    """Follow the singles, in place, from a cell that lost values, or from all with -1; False on a contradiction."""
+    units, homes = grid.units, grid.homes
+    dirty = np.full(len(units), changed < 0)
+    if changed >= 0:
+        for home in homes[changed]:
+            dirty[home] = True
     moved = True
     while moved:
         moved = False
         for u in range(len(units)):
+            if not dirty[u]:
+                continue
+            dirty[u] = False
             once = twice = fixed = 0
-            for k in units[u]:
-                bits = values[k]
+            for i in range(units.shape[1]):
+                bits = values[units[u, i]]
                 twice |= once & bits
                 once |= bits
                 if not bits & (bits - 1):
                     if fixed & bits:
                         return False
                     fixed |= bits
-            if once != every:
+            if once != grid.every:
                 return False
             alone = once & ~twice & ~fixed
-            for k in units[u]:
+            for i in range(units.shape[1]):
+                k = units[u, i]
                 bits = values[k]
                 if not bits & (bits - 1):
                     continue
@@ -382,6 +512,8 @@ def _settle(values, units, every):
                 if left != bits:
                     values[k] = left
                     moved = True
+                    for home in homes[k]:
+                        dirty[home] = True
     return True
 
 
