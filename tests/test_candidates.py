@@ -11,9 +11,10 @@ from conftest import tiny
 from rich.console import Console
 
 from hrm import candidates as c
+from hrm import display
 from hrm.data import load_split
 from hrm.deduction import CAUTION
-from hrm.display import Watcher, answer_board, marks_board
+from hrm.display import Waiting, Watcher, answer_board, marks_board
 from hrm.evaluate import evaluate
 from hrm.halting import empty_carry
 from hrm.layers import Standing
@@ -393,6 +394,16 @@ def test_pencil_marks_are_drawn_in_line_and_told_in_words():
     assert len(lines) == solution.segments and lines[-1].endswith("0 marks in 0 open cells")
     assert lines[0].startswith("segment   1: pass 1,") and f"pass {solution.passes}," in lines[-1]
     assert solution.verified and answer_board(TASK, given, solution).plain.count("·") == 0
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_long_solve_says_on_a_terminal_how_far_it_is(terminal, monkeypatch):
+    monkeypatch.setattr(display, "SILENT_SECONDS", -1)
+    puzzle, console = TASK.format(TASK.decode(SPLIT.inputs[0])), Console(force_terminal=terminal, file=io.StringIO())
+    with Waiting(console) as waiting:
+        solution = Reasoner(scripted(1), passes=500).solve(puzzle, waiting)
+    assert solution.passes > 1
+    assert (f"pass {solution.passes}, segment {solution.segments}" in console.file.getvalue()) == terminal
 
 
 def test_options_of_other_carries_are_refused_and_the_default_is_a_search():

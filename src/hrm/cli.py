@@ -313,16 +313,13 @@ def solve_one(reasoner: Any, puzzle: str, watch: bool, png: Path | None) -> int:
     """One puzzle, drawn; exit code."""
     from rich.console import Console
 
-    from .display import Watcher, answer_board, verdict
+    from .display import Waiting, Watcher, answer_board, verdict
 
     console = Console(highlight=False)
     task, given = reasoner.task, reasoner.read(puzzle)
     started = time.perf_counter()
-    if watch:
-        with Watcher(console, task, given, reasoner.max_segments) as watcher:
-            solution = reasoner.solve(puzzle, watcher)
-    else:
-        solution = reasoner.solve(puzzle)
+    with Watcher(console, task, given, reasoner.max_segments) if watch else Waiting(console) as watcher:
+        solution = reasoner.solve(puzzle, watcher)
     if not (watch and console.is_terminal and not reasoner.model.config.deduces):
         console.print(answer_board(task, given, solution))
     console.print(verdict(solution, time.perf_counter() - started))

@@ -36,6 +36,8 @@ SURE, LIKELY = 0.95, 0.6
 
 PLAIN_SECONDS = 5
 """Off a terminal, progress is printed no more often than this; of a training run metrics.jsonl has it all."""
+SILENT_SECONDS = 1
+"""On one, an answer that takes longer is said to be on its way."""
 
 
 def sudoku_board(task: Sudoku, given: np.ndarray, cells: np.ndarray, certainty: np.ndarray | None = None) -> Text:
@@ -185,6 +187,26 @@ class Watcher:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.live:
             self.live.stop()
+
+
+class Waiting:
+    """On a terminal one line that says how far a long solve is, gone when it ends; elsewhere nothing."""
+
+    def __init__(self, console: Console):
+        self.status = console.status("") if console.is_terminal else None
+        self.shown_from = time.monotonic() + SILENT_SECONDS
+
+    def __enter__(self) -> "Waiting":
+        return self
+
+    def __call__(self, thought: Thought) -> None:
+        if self.status and time.monotonic() > self.shown_from:
+            self.status.update(f"pass {thought.look + 1}, segment {thought.segment}")
+            self.status.start()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.status:
+            self.status.stop()
 
 
 def answer_board(task: Task, given: np.ndarray, solution: Solution) -> Text:
