@@ -1,6 +1,6 @@
-"""How hard a CSV of 9x9 puzzles is: clues, its own rating, and, over some of its rows, the guesses of our exact solver and the
-share that single assumptions do not solve: a value assumed, followed by singles alone, is ruled out if it leads to a
-contradiction, over and over.
+"""How hard a CSV of 9x9 puzzles is: clues, its own rating, and, over some of its rows, the guesses of our exact solver, the
+values that stand after singles, those of them that a single assumption refutes (it and singles lead to a contradiction),
+and the share of puzzles that single assumptions do not solve, however often such values are ruled out.
 
     python benchmarks/difficulty.py FILE.csv.gz … [--rows 150] [--seed 0]
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from hrm.data import read_csv
 from hrm.tasks.sudoku import Sudoku
-from hrm.tasks.variants import beyond_assumptions
+from hrm.tasks.variants import beyond_assumptions, standing_and_refuted
 
 
 def main() -> None:
@@ -24,8 +24,9 @@ def main() -> None:
     asked = parser.parse_args()
     task = Sudoku()
     print(
-        "| file | mean clues | mean rating in the file | our guesses: mean | median | beyond single assumptions |\n"
-        "| --- | --- | --- | --- | --- | --- |"
+        "| file | mean clues | mean rating in the file | our guesses: mean | median | values standing: median "
+        "| refuted: median | beyond single assumptions |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     for file in asked.files:
         rows = read_csv(file)
@@ -33,10 +34,12 @@ def main() -> None:
         drawn = np.random.default_rng(asked.seed).permutation(len(grids))[: asked.rows]
         guesses = [task.rate(grids[k]) for k in drawn]
         beyond = np.mean([beyond_assumptions(task, grids[k]) for k in drawn])
+        standing, refuted = np.median([standing_and_refuted(task, grids[k]) for k in drawn], 0)
         clues, rating = np.mean([(g > 0).sum() for g in grids]), np.mean([row.rating for row in rows])
         name = file.rsplit("/", 1)[-1]
         print(
-            f"| {name} | {clues:.1f} | {rating:.1f} | {np.mean(guesses):.0f} | {np.median(guesses):.0f} | {beyond:.0%} |"
+            f"| {name} | {clues:.1f} | {rating:.1f} | {np.mean(guesses):.0f} | {np.median(guesses):.0f} | {standing:.0f} "
+            f"| {refuted:.0f} | {beyond:.0%} |"
         )
 
 

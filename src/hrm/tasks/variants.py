@@ -131,6 +131,15 @@ def beyond_assumptions(task: Sudoku, puzzle: np.ndarray) -> bool:
     return bool(_beyond(puzzle, grid_of(task)))
 
 
+def standing_and_refuted(task: Sudoku, puzzle: np.ndarray) -> tuple[int, int]:
+    """How many values stand in open cells after singles, and how many of them a single assumption refutes."""
+    grid = grid_of(task)
+    values = _standing(puzzle, grid)
+    _settle(values, grid, -1)
+    standing = _left(values)
+    return standing, standing and round((standing - _openness(puzzle, grid, -np.inf)) / REFUTED)
+
+
 def _of_each(make: Callable[[int], np.ndarray], rows: int, said: str, progress: Progress) -> list[np.ndarray]:
     """What `make` makes of each row, with a thread for each CPU."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # numba's random state is the thread's own
