@@ -316,6 +316,7 @@ def _harden(puzzle, answer, grid, steps, seed):
     np.random.seed(seed)
     hard = _beyond(puzzle, grid)
     here, found = puzzle.copy(), puzzle.copy()
+    others = np.zeros((len(puzzle), len(puzzle)), np.uint8)
     height = top = _openness(here, grid, -np.inf)
     for step in range(steps):
         trial = here.copy()
@@ -323,7 +324,7 @@ def _harden(puzzle, answer, grid, steps, seed):
         trial[back] = answer[back]
         for fresh in (False, True):  # those just given back come last, or they would be taken away again
             for cell in np.random.permutation(len(trial)):
-                if trial[cell] and (here[cell] == 0) == fresh and not _needed(trial, grid, cell):
+                if trial[cell] and (here[cell] == 0) == fresh and not _needed(trial, grid, cell, others[cell]):
                     trial[cell] = 0
         floor = height - HOT * (COLD / HOT) ** (step / steps) * np.random.exponential()
         reached = _openness(trial, grid, floor)
@@ -363,16 +364,27 @@ def _openness(puzzle, grid, floor):
 def _reduce(puzzle, grid):
     """Take givens away, in random order and in place, while the solution stays the only one."""
     for cell in np.random.permutation(len(puzzle)):
-        if puzzle[cell] and not _needed(puzzle, grid, cell):
+        if puzzle[cell] and not _needed(puzzle, grid, cell, np.zeros_like(puzzle)):
             puzzle[cell] = 0
 
 
 @njit(cache=True, nogil=True)
-def _needed(puzzle, grid, cell):
-    """Whether a puzzle of one solution has another where its given in `cell` is another value."""
+def _needed(puzzle, grid, cell, other):
+    """Whether a puzzle of one solution would have more without its given in `cell`.
+
+    `other` (S,) is one that a puzzle near by would have, or zeros; where it still proves it nothing is searched, and what a
+    search finds is left in it.
+    """
+    proves = other[cell] != puzzle[cell]
+    for k in range(len(puzzle)):
+        proves &= k == cell or not puzzle[k] or other[k] == puzzle[k]
+    if proves:
+        return True
     values = _standing(puzzle, grid)
     values[cell] = grid.every & ~values[cell]
-    _, complete = _search(values, grid, 0)
+    found, complete = _search(values, grid, 0)
+    if len(found):
+        other[:] = found[0]
     return not complete
 
 
@@ -428,14 +440,14 @@ def _left(values):
 
 @njit(cache=True, nogil=True)
 def _solutions(puzzle, grid, most):
-    """At most `most` solutions (n, S) of a puzzle, in digits, and whether these are all."""
+    """At most `most` solutions (n, S) of a puzzle, in digits, and whether these are all; one more to show that they are not."""
     return _search(_standing(puzzle, grid), grid, most)
 
 
 @njit(cache=True, nogil=True)
 def _search(values, grid, most):
     """`_solutions` of what stands in each cell (S,)."""
-    found = np.empty((most, len(values)), np.uint8)
+    found = np.empty((most + 1, len(values)), np.uint8)
     states = np.empty((len(values) + 1, len(values)), np.int64)
     branch = np.empty(len(values) + 1, np.int64)  # the cell that each state is split at
     rest = np.zeros(len(values) + 1, np.int64)  # its values not yet tried
@@ -454,11 +466,11 @@ def _search(values, grid, most):
                 branch[depth], rest[depth] = cell, states[depth, cell]
                 depth += 1
             else:
-                if count == most:
-                    return found, False
                 for k in range(len(values)):
                     found[count, k] = _count(states[depth, k] - 1) + 1
                 count += 1
+                if count > most:
+                    return found, False
         while depth and not rest[depth - 1]:
             depth -= 1
         if not depth:
