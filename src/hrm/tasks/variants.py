@@ -37,7 +37,7 @@ REFUTED = 3
 """What a value refuted by a single assumption takes from a puzzle's openness; a value that stands adds 1."""
 GIVEN_BACK = 3
 """Cells that a step of `harder` fills in before it takes others away, at most."""
-HOT, COLD = 10.0, 1.0
+HOT, COLD = 5.0, 1.0
 """Openness that such a step may lose, in the mean, at the walk's beginning and at its end."""
 FOUND = "puzzles beyond single assumptions"
 """What progress calls them."""
