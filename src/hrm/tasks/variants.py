@@ -136,8 +136,7 @@ def standing_and_refuted(task: Sudoku, puzzle: np.ndarray) -> tuple[int, int]:
     grid = grid_of(task)
     values = _standing(puzzle, grid)
     _settle(values, grid, -1)
-    standing = _left(values)
-    return standing, standing and round((standing - _openness(puzzle, grid, -np.inf)) / REFUTED)
+    return _left(values), _refuted(values, grid, np.inf)
 
 
 def _of_each(make: Callable[[int], np.ndarray], rows: int, said: str, progress: Progress) -> list[np.ndarray]:
@@ -238,7 +237,7 @@ def _tridagon(answer, grid, seed):
                     puzzle[cell] = answer[cell]
             if not _unique(puzzle, grid):
                 continue
-            _reduce(puzzle, grid)
+            _reduce(puzzle, grid, puzzle > 0, _unproven(puzzle))
             if _beyond(puzzle, grid):
                 return puzzle
     return np.zeros(81, np.uint8)
@@ -282,7 +281,7 @@ def _spread(start, grid, most, seed):
     puzzles, answers = np.zeros((most, len(start)), np.uint8), np.zeros((most, len(start)), np.uint8)
     standing = np.zeros(most, np.int64)
     puzzles[0], answers[0], standing[0] = start, _solutions(start, grid, 1)[0][0], _beyond(start, grid)
-    count, tries = 1, 0
+    count, tries, others = 1, 0, _unproven(start)
     while count < most and tries < PATIENCE:
         tries += 1
         near = np.random.randint(count) if np.random.randint(2) else count - 1
@@ -303,7 +302,7 @@ def _spread(start, grid, most, seed):
                 solutions = solutions[agree]
         if len(solutions) > 1:
             continue
-        _reduce(trial, grid)
+        _reduce(trial, grid, trial > 0, others)
         left = _beyond(trial, grid)
         if left and left >= standing[near] * np.random.uniform(LEAN, 1) and not _among(trial, puzzles[:count]):
             puzzles[count], answers[count], standing[count] = trial, answer, left
@@ -316,16 +315,14 @@ def _harden(puzzle, answer, grid, steps, seed):
     np.random.seed(seed)
     hard = _beyond(puzzle, grid)
     here, found = puzzle.copy(), puzzle.copy()
-    others = np.zeros((len(puzzle), len(puzzle)), np.uint8)
+    others = _unproven(puzzle)
     height = top = _openness(here, grid, -np.inf)
     for step in range(steps):
         trial = here.copy()
         back = np.random.permutation(np.flatnonzero(here == 0))[: np.random.randint(1, GIVEN_BACK + 1)]
         trial[back] = answer[back]
         for fresh in (False, True):  # those just given back come last, or they would be taken away again
-            for cell in np.random.permutation(len(trial)):
-                if trial[cell] and (here[cell] == 0) == fresh and not _needed(trial, grid, cell, others[cell]):
-                    trial[cell] = 0
+            _reduce(trial, grid, (here == 0) == fresh, others)
         floor = height - HOT * (COLD / HOT) ** (step / steps) * np.random.exponential()
         reached = _openness(trial, grid, floor)
         if reached >= floor:
@@ -344,28 +341,46 @@ def _openness(puzzle, grid, floor):
     values = _standing(puzzle, grid)
     _settle(values, grid, -1)
     height = float(_left(values))
-    if not height:
-        return -np.inf
+    return height - REFUTED * _refuted(values, grid, (height - floor) / REFUTED) if height else -np.inf
+
+
+@njit(cache=True, nogil=True)
+def _refuted(values, grid, most):
+    """How many values standing in open cells a single assumption refutes; above `most` counting stops."""
+    count = 0
     for cell in np.random.permutation(len(values)):
         rest = values[cell]
         if not rest & (rest - 1):
             continue
-        while rest and height >= floor:
-            bit = rest & -rest
-            rest ^= bit
-            trial = values.copy()
-            trial[cell] = bit
-            if not _settle(trial, grid, cell):
-                height -= REFUTED
-    return height
+        while rest and count <= most:
+            count += _contradicts(values, grid, cell, rest & -rest)
+            rest &= rest - 1
+    return count
 
 
 @njit(cache=True, nogil=True)
-def _reduce(puzzle, grid):
-    """Take givens away, in random order and in place, while the solution stays the only one."""
+def _contradicts(values, grid, cell, bit):
+    """Whether a value of a cell, assumed where singles have been followed, ends in a contradiction by singles."""
+    trial = values.copy()
+    trial[cell] = bit
+    return not _settle(trial, grid, cell)
+
+
+@njit(cache=True, nogil=True)
+def _reduce(puzzle, grid, among, others):
+    """Take givens of the mask `among` away, in random order and in place, while the solution stays the only one.
+
+    `others` (S, S): for each cell what `_needed` found near by, or zeros.
+    """
     for cell in np.random.permutation(len(puzzle)):
-        if puzzle[cell] and not _needed(puzzle, grid, cell, np.zeros_like(puzzle)):
+        if puzzle[cell] and among[cell] and not _needed(puzzle, grid, cell, others[cell]):
             puzzle[cell] = 0
+
+
+@njit(cache=True, nogil=True)
+def _unproven(puzzle):
+    """`others` of which nothing is known yet."""
+    return np.zeros((len(puzzle), len(puzzle)), np.uint8)
 
 
 @njit(cache=True, nogil=True)
@@ -418,9 +433,7 @@ def _beyond(puzzle, grid):
                 rest ^= bit
                 if values[cell] == bit or not values[cell] & bit:
                     continue
-                trial = values.copy()
-                trial[cell] = bit
-                if not _settle(trial, grid, cell):
+                if _contradicts(values, grid, cell, bit):
                     values[cell] ^= bit
                     moved = True
                     if not _settle(values, grid, cell):
