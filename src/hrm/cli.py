@@ -814,7 +814,7 @@ def data_build(
     ] = 0,
     harden: Annotated[
         int,
-        typer.Option(min=0, help="Sudoku: steps of a walk from each training puzzle to a harder one of its solution"),
+        typer.Option(min=0, help="Sudoku: steps of a walk from each training puzzle to four harder ones of its solution"),
     ] = 0,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
     size: Annotated[

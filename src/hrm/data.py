@@ -377,9 +377,9 @@ def build(
     own test file, or from the rest left over. No solution grid, up to symmetry, is in two splits, but that a test file
     given as such is left whole and may share grids with training. With `variants` a training puzzle is a group of itself and
     up to so many puzzles of the same solution and kind (tasks/variants.py), and `beyond` so many puzzles that no single
-    assumption solves join the training rows, made from their solution grids; with `harden` then joins beside each the most
-    open puzzle of its solution met in a walk of so many steps: more than the source's rows, settings to be named beside every
-    result. All take minutes; `progress` is told of them. hashes.json keeps what was asked for.
+    assumption solves join the training rows, made from their solution grids; with `harden` then join beside each the most
+    open puzzles of its solution, four at most, met in a walk of so many steps: more than the source's rows, settings to be
+    named beside every result. All take minutes; `progress` is told of them. hashes.json keeps what was asked for.
     """
     built = deciding(locals())
     refuse_to_replace(Path(out), overwrite)
@@ -564,11 +564,10 @@ def with_beyond(
 def with_harder(
     task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, steps: int, seed: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Puzzles and answers, then a harder puzzle of the same solution for each where the walk met one."""
+    """Puzzles and answers, then for each the harder puzzles of the same solution that its walk met."""
     seeds = [stream_seed(seed, HARDER, row) for row in range(len(puzzles))]
     found = numba_task(f"--harden {steps}").harder(task, puzzles, answers, steps, seeds, progress)
-    new = (found != puzzles).any(1)
-    return np.concatenate((puzzles, found[new])), np.concatenate((answers, answers[new]))
+    return np.concatenate((puzzles, *found)), np.concatenate((answers, np.repeat(answers, [*map(len, found)], 0)))
 
 
 def varied_split(

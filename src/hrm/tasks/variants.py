@@ -39,6 +39,8 @@ GIVEN_BACK = 3
 """Cells that a step of `harder` fills in before it takes others away, at most."""
 HOT, COLD = 5.0, 1.0
 """Openness that such a step may lose, in the mean, at the walk's beginning and at its end."""
+KEPT = 4
+"""Puzzles that `harder` keeps of a walk, at most."""
 FOUND = "puzzles beyond single assumptions"
 """What progress calls them."""
 
@@ -67,19 +69,19 @@ def harder(
     steps: int,
     seeds: list[int],
     progress: Progress = untold,
-) -> np.ndarray:
-    """For each puzzle of (N, S) the most open one met in a walk of so many steps: a function of the puzzle and its seed.
+) -> list[np.ndarray]:
+    """For each puzzle of (N, S) the most open ones, (n, S) with n <= KEPT, of a walk of so many steps.
 
     Open is a puzzle in which much stands after singles and little of that is refuted by a single assumption. The walk goes
-    from minimal puzzle to minimal puzzle of the same solution and cools down, as simulated annealing does; what it returns
-    is beyond single assumptions where the puzzle is.
+    from minimal puzzle to minimal puzzle of the same solution and cools down, as simulated annealing does; what is kept of
+    it is more open than the puzzle, and beyond single assumptions where the puzzle is: a function of it and its seed.
     """
     grid = grid_of(task)
 
     def harden(row: int) -> np.ndarray:
         return _harden(puzzles[row], answers[row], grid, steps, seeds[row] & 0xFFFFFFFF)
 
-    return np.stack(_of_each(harden, len(puzzles), "puzzles hardened", progress))
+    return _of_each(harden, len(puzzles), "puzzles hardened", progress)
 
 
 def beyond(
@@ -314,9 +316,9 @@ def _spread(start, grid, most, seed):
 def _harden(puzzle, answer, grid, steps, seed):
     np.random.seed(seed)
     hard = _beyond(puzzle, grid)
-    here, found = puzzle.copy(), puzzle.copy()
-    others = _unproven(puzzle)
-    height = top = _openness(here, grid, -np.inf)
+    here, others = puzzle.copy(), _unproven(puzzle)
+    height = _openness(here, grid, -np.inf)
+    found, heights = np.zeros((KEPT, len(puzzle)), np.uint8), np.full(KEPT, height)
     for step in range(steps):
         trial = here.copy()
         back = np.random.permutation(np.flatnonzero(here == 0))[: np.random.randint(1, GIVEN_BACK + 1)]
@@ -327,9 +329,10 @@ def _harden(puzzle, answer, grid, steps, seed):
         reached = _openness(trial, grid, floor)
         if reached >= floor:
             here, height = trial, reached
-            if height > top and (not hard or _beyond(here, grid)):
-                found, top = here, height
-    return found
+            least = heights.argmin()
+            if height > heights[least] and not _among(here, found) and (not hard or _beyond(here, grid)):
+                found[least], heights[least] = here, height
+    return found[np.flatnonzero(found.sum(1))]
 
 
 @njit(cache=True, nogil=True)
