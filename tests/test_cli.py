@@ -13,8 +13,9 @@ import pytest
 from conftest import refusal, tiny
 from typer.testing import CliRunner
 
+from hrm.asking import lines_as_they_come
 from hrm.checkpoint import Weights, load_weights, shipped_weights
-from hrm.cli import app, built_in_set, lines_as_they_come
+from hrm.cli import app, built_in_set
 from hrm.data import load_split
 from hrm.model import HRM
 from hrm.tasks.sudoku import Sudoku

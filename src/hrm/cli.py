@@ -3,7 +3,6 @@
 Whatever a user can mend ends as one line on stderr and exit code 2; an answer or a comparison that fails is exit code 1.
 """
 
-import codecs
 import csv
 import json
 import math
@@ -12,8 +11,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -137,6 +135,7 @@ def solve(
     """Solve one puzzle, a file of them, or a stream. Exit code 1 if an answer fails the puzzle's rules."""
     if output not in ("text", "json", "csv"):
         raise ValueError(f"--format {output}: choose text, json or csv")
+    from .asking import asked
     from .reasoner import Reasoner
     from .tasks import known_task
 
@@ -157,26 +156,16 @@ def solve(
         refuse(context, "png", f"draws mazes and ARC tasks, not {task}")
     if puzzle == "-" or output != "text":
         refuse(context, "watch png", "draws one puzzle; not with --format json or csv, nor standard input")
-    kind, text, groups = known_task(task), file_meant(puzzle), iter(())
-    if puzzle == "-":
-        groups = stream_groups(kind.tidy)
-        first = next(groups, [])
-        groups, text = chain([first] if first else [], groups), "\n".join(line for _, line in first)
-    cells = cells_in(puzzle if text is None else text, kind)
+    to_solve = asked(puzzle, known_task(task))
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
-    reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, seq_len=cells, **options)
+    reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, seq_len=to_solve.cells, **options)
     if reasoner.task.name != task:
         raise ValueError(f"{weights}: weights for {reasoner.task.name}, not for {task}")
-    if puzzle == "-":
-        failed = Answering(reasoner, output, "standard input").stream(groups)
-    elif text is not None and not (watch or png):
-        failed = Answering(reasoner, output, puzzle).file(text)
-    elif watch or png or output == "text":
-        alone = puzzle if text is None else only_puzzle(text, puzzle, reasoner.task)
-        failed = solve_one(reasoner, alone, watch, png)
+    if watch or png or (to_solve.typed and output == "text"):
+        failed = solve_one(reasoner, to_solve.only(reasoner.task), watch, png)
     else:
-        failed = Answering(reasoner, output, "puzzle").stream([[(1, puzzle)]])
+        failed = Answering(reasoner, output, to_solve.name).answer(to_solve.groups(reasoner.task))
     raise typer.Exit(failed)
 
 
@@ -282,33 +271,6 @@ def identifier_names(data: str | Path) -> list[str]:
     return names
 
 
-def file_meant(puzzle: str) -> str | None:
-    """The text of the file that an argument names; None where the argument is a puzzle itself, or `-`."""
-    from .data import file_text
-
-    named = "/" in puzzle or Path(puzzle).suffix in (".txt", ".csv", ".json", ".jsonl", ".gz")
-    return file_text(puzzle) if puzzle != "-" and (named or os.path.exists(puzzle)) else None
-
-
-def only_puzzle(text: str, name: str, task: Any) -> str:
-    """The puzzle in a file's text."""
-    found = puzzles_in(text, task)
-    if len(found) != 1:
-        raise ValueError(f"{name}: {len(found)} puzzles in it; --watch and --png take one")
-    return found[0][1]
-
-
-def cells_in(text: str, kind: Any) -> int | None:
-    """Cells of the first puzzle in a text, where weights of another size could take it."""
-    lines = [line for line in map(kind.tidy, text.splitlines()) if line]
-    if not lines:
-        return None
-    header, puzzle_of = form_of(lines[0])
-    if header or lines[0].startswith("{"):
-        return kind.cells_of(puzzle_of(lines[header])) if lines[header:] else None
-    return kind.cells_of(text)
-
-
 def solve_one(reasoner: Any, puzzle: str, watch: bool, png: Path | None) -> int:
     """One puzzle, drawn; exit code."""
     from rich.console import Console
@@ -341,25 +303,10 @@ class Answering:
         if output == "csv":
             self.table.writerow(("puzzle", "answer", "verified", "segments", "passes", "confidence"))
 
-    def file(self, text: str) -> int:
-        """A whole file; returns the exit code."""
-        puzzles = puzzles_in(text, self.reasoner.task)
-        if not puzzles:
-            raise ValueError(f"{self.name}: no puzzles in it")
-        self._take(puzzles)
-        return self._code()
-
-    def stream(self, groups: Iterable[list[tuple[int, str]]]) -> int:
-        """Groups of numbered lines as they arrive; returns the exit code."""
-        puzzle_of = None
+    def answer(self, groups: Iterable[list[tuple[int, str]]]) -> int:
+        """Groups of numbered puzzles as they come; returns the exit code."""
         for group in groups:
-            if puzzle_of is None:
-                header, puzzle_of = form_of(group[0][1])
-                group = group[header:]
-            self._take([(number, puzzle_of(line)) for number, line in group])
-        return self._code()
-
-    def _code(self) -> int:
+            self._take(group)
         return 2 if self.bad else 1 if self.unsolved else 0
 
     def _take(self, puzzles: list[tuple[int, str]]) -> None:
@@ -403,78 +350,6 @@ class Answering:
             self.table.writerow([str(v).lower() if isinstance(v, bool) else v for v in record.values()])
         else:
             print(solution.answer, "verified" if solution.verified else f"not solved: {solution.fault}", sep="  ")
-
-
-def puzzles_in(text: str, task: Any) -> list[tuple[int, str]]:
-    """(line number, puzzle text) of every puzzle in a file: CSV with a `question` column, JSON lines, one a line, or
-    drawn grids parted by blank lines."""
-    lines = [(number, task.tidy(line)) for number, line in enumerate(text.splitlines(), 1)]
-    filled = [(number, line) for number, line in lines if line]
-    if not filled:
-        return []
-    first = filled[0][1]
-    header, puzzle_of = form_of(first)
-    if header or first.startswith("{") or any(len(line) >= task.seq_len for _, line in filled):  # else drawn grids
-        return [(number, puzzle_of(line)) for number, line in filled[header:]]
-    grids: list[tuple[int, str]] = []
-    fresh = True
-    for number, line in lines:
-        if not line:
-            fresh = True
-        elif fresh:
-            grids.append((number, line))
-            fresh = False
-        else:
-            grids[-1] = (grids[-1][0], grids[-1][1] + "\n" + line)
-    return grids
-
-
-def form_of(first: str) -> tuple[int, Callable[[str], str]]:
-    """How many lines the first line makes a header of, and what finds the puzzle in those that follow it."""
-    columns = next(csv.reader([first]))
-    if "question" not in columns:
-        return 0, puzzle_of_record
-    place = columns.index("question")
-    return 1, lambda line: puzzle_of_row(line, place)
-
-
-def puzzle_of_row(line: str, place: int) -> str:
-    try:
-        return next(csv.reader([line]))[place]
-    except (csv.Error, IndexError):
-        return ""
-
-
-def puzzle_of_record(line: str) -> str:
-    """The puzzle of a JSON line; a line that is no record is the puzzle itself."""
-    if not line.startswith("{"):
-        return line
-    try:
-        record = json.loads(line)
-        return str(record.get("puzzle") or record["question"])
-    except (ValueError, KeyError, RecursionError):
-        return line
-
-
-def stream_groups(tidy: Callable[[str], str]) -> Iterator[list[tuple[int, str]]]:
-    """The lines of standard input as they come."""
-    if sys.stdin is None:
-        raise ValueError("standard input is closed")
-    return lines_as_they_come(sys.stdin.fileno(), tidy)
-
-
-def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[list[tuple[int, str]]]:
-    """Groups of numbered lines, blank ones left out: whatever has arrived by the time the last group was dealt with."""
-    rest, before, chunk = b"", 0, b"?"
-    while chunk:
-        chunk = os.read(descriptor, 1 << 16)
-        *whole, rest = (rest + chunk).split(b"\n") if chunk else (rest, b"")
-        if whole and not before:
-            whole[0] = whole[0].removeprefix(codecs.BOM_UTF8)
-        numbered = enumerate(whole, before + 1)
-        if group := [(number, tidy(line.decode(errors="replace"))) for number, line in numbered if line.strip()]:
-            yield group
-        before += len(whole)
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -814,7 +689,9 @@ def data_build(
     ] = 0,
     harden: Annotated[
         int,
-        typer.Option(min=0, help="Sudoku: steps of a walk from each training puzzle to four harder ones of its solution"),
+        typer.Option(
+            min=0, help="Sudoku: steps of a walk from each training puzzle to four harder ones of its solution"
+        ),
     ] = 0,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
     size: Annotated[

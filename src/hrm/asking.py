@@ -1,0 +1,143 @@
+"""Puzzles as a user hands them over: typed, in a file or on standard input.
+
+A file or a stream holds one a line, JSON lines or CSV with a column `question`; a file also drawn grids parted by blank
+lines. Puzzles come with the number of the line that they stand on, in groups that can be answered at once.
+"""
+
+import codecs
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from .data import file_text
+from .tasks import Task
+
+Numbered = list[tuple[int, str]]
+"""Lines, or puzzles, and the numbers of their lines."""
+FILES = (".txt", ".csv", ".json", ".jsonl", ".gz")
+"""What ends so names a file, whether or not it exists."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be solved."""
+
+    name: str
+    """What messages call it."""
+    cells: int | None
+    """Of its first puzzle, where weights of another size could take that."""
+    groups: Callable[[Task], Iterator[Numbered]]
+    """The puzzles for a task, as they come; ValueError where a file holds none."""
+    typed: bool = False
+    """The argument is the puzzle."""
+
+    def only(self, task: Task) -> str:
+        """The one puzzle; ValueError where there are others."""
+        (group,) = self.groups(task)
+        if len(group) != 1:
+            raise ValueError(f"{self.name}: {len(group)} puzzles in it; --watch and --png take one")
+        return group[0][1]
+
+
+def asked(argument: str, kind: type[Task]) -> Asked:
+    """What an argument of `hrm solve` means: `-`, a file's name or a puzzle. ValueError for a file that cannot be read."""
+    if argument == "-":
+        return asked_on_stdin(kind)
+    if "/" in argument or Path(argument).suffix in FILES or os.path.exists(argument):
+        text = file_text(argument)
+        return Asked(argument, cells_in(text, kind), lambda task: iter([puzzles_in(text, task, argument)]))
+    return Asked("puzzle", kind.cells_of(argument), lambda task: iter([[(1, argument)]]), typed=True)
+
+
+def asked_on_stdin(kind: type[Task]) -> Asked:
+    """Waits for the first lines, which tell the form and the size of the rest."""
+    if sys.stdin is None:
+        raise ValueError("standard input is closed")
+    lines = lines_as_they_come(sys.stdin.fileno(), kind.tidy)
+    first = next(lines, [])
+    header, puzzle_of = form_of(first[0][1]) if first else (0, puzzle_of_record)
+
+    def groups(task: Task) -> Iterator[Numbered]:
+        for group in chain([first[header:]], lines):
+            yield [(number, puzzle_of(line)) for number, line in group]
+
+    return Asked("standard input", cells_in("\n".join(line for _, line in first), kind), groups)
+
+
+def cells_in(text: str, kind: type[Task]) -> int | None:
+    """Cells of the first puzzle in a text, where weights of another size could take it."""
+    lines = [line for line in map(kind.tidy, text.splitlines()) if line]
+    if not lines:
+        return None
+    header, puzzle_of = form_of(lines[0])
+    if header or lines[0].startswith("{"):
+        return kind.cells_of(puzzle_of(lines[header])) if lines[header:] else None
+    return kind.cells_of(text)
+
+
+def puzzles_in(text: str, task: Task, name: str) -> Numbered:
+    """Every puzzle in the text of a file of that name."""
+    lines = [(number, task.tidy(line)) for number, line in enumerate(text.splitlines(), 1)]
+    filled = [(number, line) for number, line in lines if line]
+    header, puzzle_of = form_of(filled[0][1]) if filled else (0, puzzle_of_record)
+    if not filled[header:]:
+        raise ValueError(f"{name}: no puzzles in it")
+    if header or filled[0][1].startswith("{") or any(len(line) >= task.seq_len for _, line in filled):
+        return [(number, puzzle_of(line)) for number, line in filled[header:]]
+    grids: Numbered = []  # drawn
+    fresh = True
+    for number, line in lines:
+        if not line:
+            fresh = True
+        elif fresh:
+            grids.append((number, line))
+            fresh = False
+        else:
+            grids[-1] = (grids[-1][0], grids[-1][1] + "\n" + line)
+    return grids
+
+
+def form_of(first: str) -> tuple[int, Callable[[str], str]]:
+    """How many lines the first line makes a header of, and what finds the puzzle in those that follow it."""
+    columns = next(csv.reader([first]))
+    if "question" not in columns:
+        return 0, puzzle_of_record
+    place = columns.index("question")
+    return 1, lambda line: puzzle_of_row(line, place)
+
+
+def puzzle_of_row(line: str, place: int) -> str:
+    try:
+        return next(csv.reader([line]))[place]
+    except (csv.Error, IndexError):
+        return ""
+
+
+def puzzle_of_record(line: str) -> str:
+    """The puzzle of a JSON line; a line that is no record is the puzzle itself."""
+    if not line.startswith("{"):
+        return line
+    try:
+        record = json.loads(line)
+        return str(record.get("puzzle") or record["question"])
+    except (ValueError, KeyError, RecursionError):
+        return line
+
+
+def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[Numbered]:
+    """Groups of numbered lines, blank ones left out: whatever has arrived by the time the last group was dealt with."""
+    rest, before, chunk = b"", 0, b"?"
+    while chunk:
+        chunk = os.read(descriptor, 1 << 16)
+        *whole, rest = (rest + chunk).split(b"\n") if chunk else (rest, b"")
+        if whole and not before:
+            whole[0] = whole[0].removeprefix(codecs.BOM_UTF8)
+        numbered = enumerate(whole, before + 1)
+        if group := [(number, tidy(line.decode(errors="replace"))) for number, line in numbered if line.strip()]:
+            yield group
+        before += len(whole)
