@@ -35,10 +35,11 @@ def main() -> None:
         guesses = [task.rate(grids[k]) for k in drawn]
         beyond = np.mean([beyond_assumptions(task, grids[k]) for k in drawn])
         standing, refuted = np.median([standing_and_refuted(task, grids[k]) for k in drawn], 0)
-        clues, rating = np.mean([(g > 0).sum() for g in grids]), np.mean([row.rating for row in rows])
+        clues, ratings = np.mean([(g > 0).sum() for g in grids]), [row.rating for row in rows]
+        rating = f"{np.mean(ratings):.1f}" if any(ratings) else "–"
         name = file.rsplit("/", 1)[-1]
         print(
-            f"| {name} | {clues:.1f} | {rating:.1f} | {np.mean(guesses):.0f} | {np.median(guesses):.0f} | {standing:.0f} "
+            f"| {name} | {clues:.1f} | {rating} | {np.mean(guesses):.0f} | {np.median(guesses):.0f} | {standing:.0f} "
             f"| {refuted:.0f} | {beyond:.0%} |"
         )
 

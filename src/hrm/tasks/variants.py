@@ -11,6 +11,7 @@ bit each.
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -162,6 +163,7 @@ class Grid(NamedTuple):
     """All values of a cell."""
 
 
+@cache
 def grid_of(task: Sudoku) -> Grid:
     units = np.array(geometry(task.box_rows, task.box_cols).units)
     homes = np.array([np.flatnonzero((units == cell).any(1)) for cell in range(task.seq_len)])
