@@ -40,6 +40,8 @@ GIVEN_BACK = 3
 """Cells that a step of `harder` fills in before it takes others away, at most."""
 HOT, COLD = 5.0, 1.0
 """Openness that such a step may lose, in the mean, at the walk's beginning and at its end."""
+REMEMBERED = 16
+"""Second solutions that a walk remembers of each cell without its given."""
 KEPT = 4
 """Puzzles that `harder` keeps of a walk, at most."""
 FOUND = "puzzles beyond single assumptions"
@@ -375,7 +377,7 @@ def _contradicts(values, grid, cell, bit):
 def _reduce(puzzle, grid, among, others):
     """Take givens of the mask `among` away, in random order and in place, while the solution stays the only one.
 
-    `others` (S, S): for each cell what `_needed` found near by, or zeros.
+    `others` (S, REMEMBERED, S): for each cell what `_needed` found near by, or zeros.
     """
     for cell in np.random.permutation(len(puzzle)):
         if puzzle[cell] and among[cell] and not _needed(puzzle, grid, cell, others[cell]):
@@ -385,26 +387,30 @@ def _reduce(puzzle, grid, among, others):
 @njit(cache=True, nogil=True)
 def _unproven(puzzle):
     """`others` of which nothing is known yet."""
-    return np.zeros((len(puzzle), len(puzzle)), np.uint8)
+    return np.zeros((len(puzzle), REMEMBERED, len(puzzle)), np.uint8)
 
 
 @njit(cache=True, nogil=True)
-def _needed(puzzle, grid, cell, other):
+def _needed(puzzle, grid, cell, others):
     """Whether a puzzle of one solution would have more without its given in `cell`.
 
-    `other` (S,) is one that a puzzle near by would have, or zeros; where it still proves it nothing is searched, and what a
-    search finds is left in it.
+    `others` (REMEMBERED, S) are some that puzzles near by would have, or zeros; where one still proves it nothing is
+    searched, and what a search finds takes the place of the oldest.
     """
-    proves = other[cell] != puzzle[cell]
-    for k in range(len(puzzle)):
-        proves &= k == cell or not puzzle[k] or other[k] == puzzle[k]
-    if proves:
-        return True
+    for other in others:
+        proves = other[cell] != puzzle[cell]
+        for k in range(len(puzzle)):
+            if not proves:
+                break
+            proves &= k == cell or not puzzle[k] or other[k] == puzzle[k]
+        if proves:
+            return True
     values = _standing(puzzle, grid)
     values[cell] = grid.every & ~values[cell]
     found, complete = _search(values, grid, 0)
     if len(found):
-        other[:] = found[0]
+        others[1:] = others[:-1].copy()
+        others[0] = found[0]
     return not complete
 
 
