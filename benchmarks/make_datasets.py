@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hrm.data import Row, distinct_puzzles, read_csv
+from hrm.building import distinct_puzzles
+from hrm.data import Row, read_csv
 from hrm.tasks.maze import Maze
 from hrm.tasks.sudoku import Sudoku
 

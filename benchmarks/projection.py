@@ -14,10 +14,11 @@ import torch
 
 from hrm.bench import flops_of, processor
 from hrm.config import ModelConfig, load_recipe
-from hrm.data import DeviceSampler, load_split
+from hrm.data import load_split
 from hrm.halting import empty_carry
 from hrm.model import HRM, machine_dtype
 from hrm.optim import build_optimizers
+from hrm.sampling import DeviceSampler
 from hrm.supervision import supervised_segment
 
 

@@ -30,11 +30,12 @@ import torch.nn.functional as F
 
 from hrm.bench import ceiling, flops_of, processor, timed
 from hrm.config import ModelConfig, Recipe, load_recipe
-from hrm.data import DeviceSampler, load_split
+from hrm.data import load_split
 from hrm.halting import empty_carry
 from hrm.model import HRM, machine_dtype
 from hrm.optim import AdamATan2, SparseSignSGD, build_optimizers
 from hrm.reasoner import Reasoner
+from hrm.sampling import DeviceSampler
 from hrm.supervision import supervised_segment
 
 

@@ -1,5 +1,6 @@
-"""What several test files share: a tiny model and a tiny data set."""
+"""What several test files share: a tiny model and tiny data sets."""
 
+import gzip
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 
 from hrm.cli import app
 from hrm.config import ModelConfig
+from hrm.data import load_split
+from hrm.tasks.sudoku import Sudoku
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PARITY = sorted((FIXTURES / "parity").glob("*.safetensors"))
@@ -72,3 +75,15 @@ def batch_for(config: ModelConfig, rows: int = 4, seed: int = 0) -> dict[str, to
         "labels": labels,
         "puzzle_identifiers": draw(config.num_puzzle_identifiers, rows),
     }
+
+
+def csv_of(path: Path, count: int, split: str = "train", start: int = 0) -> Path:
+    """A CSV of rows of the package's own set."""
+    task, source = Sudoku(), load_split("sudoku-hard-1k", split)
+    rows = [
+        f"mine,{task.format(task.decode(q))},{task.format(task.decode(a))},{r}"
+        for q, a, r in zip(source.inputs, source.labels, source.ratings, strict=True)
+    ][start : start + count]
+    text = "source,question,answer,rating\n" + "\n".join(rows) + "\n"
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path

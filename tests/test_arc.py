@@ -14,9 +14,10 @@ from hrm.answers import Answers
 from hrm.arc_data import build_arc
 from hrm.checkpoint import save_weights
 from hrm.cli import app
-from hrm.data import DeviceSampler, Split, load_split
+from hrm.data import Split, load_split
 from hrm.evaluate import evaluate
 from hrm.model import HRM
+from hrm.sampling import DeviceSampler
 from hrm.tasks.arc import (
     Arc,
     ArcTask,

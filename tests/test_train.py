@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from hrm import checkpoint as ckpt
+from hrm.building import build
 from hrm.config import load_recipe
-from hrm.data import build, load_split
+from hrm.data import load_split
 from hrm.train import NonFinite, Trainer, train
 
 ARCH = {

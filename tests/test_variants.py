@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from hrm.data import build, load_split
+from hrm.building import build
+from hrm.data import load_split
 from hrm.tasks.sudoku import Search, Sudoku
 from hrm.tasks.variants import beyond, beyond_assumptions, harder, standing_and_refuted, variants
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .building import deciding
 from .config import nearest
-from .data import Metadata, Report, Split, deciding, finished_split, refuse_to_replace, stream_seed, write_dataset
+from .data import Metadata, Report, Split, finished_split, refuse_to_replace, write_dataset
+from .sampling import stream_seed
 from .tasks.arc import (
     SIDE,
     VOCAB,

@@ -744,7 +744,7 @@ def data_build(
     refuse(context, "arc_set ask smallest policy layout extra_training without_overlap", "for ARC only")
     if source is None:
         raise ValueError("--source is missing: FILE.csv[.gz], hf, generate, or a built-in set")
-    from .data import build
+    from .building import build
     from .display import BuildProgress
 
     progress = BuildProgress()

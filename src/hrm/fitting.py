@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from .arc_data import arc_split
-from .data import DeviceSampler, stream_seed
 from .halting import empty_carry
 from .model import HRM
 from .optim import SparseSignSGD, adamw
+from .sampling import DeviceSampler, stream_seed
 from .supervision import supervised_segment
 from .tasks.arc import Arc, ArcTask, Pair, draw_table, largest_side
 

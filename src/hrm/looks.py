@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import stream_seed
 from .model import HRM, State
+from .sampling import stream_seed
 
 LOOK = 21  # stream of random numbers apart from the trainer's and the sampler's
 

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from . import checkpoint as ckpt
 from .config import ModelConfig, Recipe, load_recipe, validated
-from .data import DeviceSampler, Split, load_split, stream_seed
+from .data import Split, load_split
 from .evaluate import check_identifiers, evaluate
 from .halting import Carry, empty_carry
 from .model import HRM, machine_device, machine_dtype
 from .optim import SHARED, SparseSignSGD, build_optimizers, lr_scale, running_mean
 from .reasoner import Reasoner
+from .sampling import DeviceSampler, stream_seed
 from .supervision import supervised_deduction, supervised_segment
 from .tasks import task_for
 

@@ -1,0 +1,281 @@
+"""Building data sets of Sudokus and mazes: which rows are trained on, validated and tested, and what is made from them.
+
+Everything a build writes is a function of its source and seed, byte for byte. ARC has its own in arc_data.py.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from .data import (
+    BUILTIN,
+    SPLITS,
+    Report,
+    Row,
+    Split,
+    built_in_rows,
+    checked_grids,
+    read_csv,
+    refuse_to_replace,
+    split_from_rows,
+    split_of_grids,
+    write_dataset,
+)
+from .sampling import AUGMENTATION, BEYOND, HARDER, VARIANTS, stream_seed
+from .tasks import Progress, Task, known_task, untold
+from .tasks.sudoku import Sudoku
+
+HUB_SETS = {"sudoku": "sapientinc/sudoku-extreme", "maze": "sapientinc/maze-30x30-hard-1k"}
+HUB_FILES = ("train.csv", "test.csv")
+DEFAULT_SIDE = {"sudoku": 9, "maze": 30}
+
+
+def build(
+    task: str = "sudoku",
+    *,
+    source: str,
+    out: str | Path,
+    subsample: int | None = None,
+    seed: int = 0,
+    val: int | None = None,
+    test_source: str | None = None,
+    val_source: str | None = None,
+    num_aug: int = 0,
+    variants: int = 0,
+    beyond: int = 0,
+    harden: int = 0,
+    min_rating: int | None = None,
+    size: int | None = None,
+    min_path: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = untold,
+) -> Report:
+    """Build a data set of a task in the reference's layout.
+
+    source: a CSV, "hf" (sapientinc/sudoku-extreme or maze-30x30-hard-1k from the Hugging Face hub), a built-in set, or
+    "generate" (puzzles of side `size` from `seed`, mazes with paths of `min_path` cells and more: `subsample` for
+    training, 1,000 by default, as many for the test). The subsample is drawn
+    by `seed`. Validation puzzles (`val`; default a tenth of what is trained on, at most 256) come from `val_source` or
+    from the rows that the subsample leaves over; the test split from `test_source`, from the hub's or the built-in's
+    own test file, or from the rest left over. No solution grid, up to symmetry, is in two splits, but that a test file
+    given as such is left whole and may share grids with training. With `variants` a training puzzle is a group of itself and
+    up to so many puzzles of the same solution and kind (tasks/variants.py), and `beyond` so many puzzles that no single
+    assumption solves join the training rows, made from their solution grids; with `harden` then join beside each the most
+    open puzzles of its solution, four at most, met in a walk of so many steps: more than the source's rows, settings to be
+    named beside every result. All take minutes; `progress` is told of them. hashes.json keeps what was asked for.
+    """
+    built = deciding(locals())
+    refuse_to_replace(Path(out), overwrite)
+    task = known_task(task).for_cells((size or DEFAULT_SIDE[task]) ** 2)
+    if min_path is not None and (task.name != "maze" or source != "generate"):
+        raise ValueError(f"--min-path {min_path}: only for mazes by --source generate")
+    if variants and (task.name != "sudoku" or num_aug):
+        raise ValueError(f"--variants {variants}: " + ("not together with --num-aug" if num_aug else "only for Sudoku"))
+    for option, asked in (("beyond", beyond), ("harden", harden)):
+        if asked and task.name != "sudoku":
+            raise ValueError(f"--{option} {asked}: only for Sudoku")
+    made = {} if min_path is None else {"min_path": min_path}
+    rng = np.random.Generator(np.random.Philox(seed))
+    pools = source_pools(source, task, rng, subsample, val, test_source, made)
+    if val_source:
+        pools = dataclasses.replace(pools, val=read_csv(val_source))
+    task = pools.task
+    if size and task.seq_len != size**2:
+        raise ValueError(f"--size {size}: {source} has puzzles of {task.seq_len} cells")
+    train = pools.train
+    if min_rating is not None:
+        train = [row for row in train if row.rating >= min_rating]
+        if not train:
+            raise ValueError(f"--min-rating {min_rating}: no row is that hard")
+    order = rng.permutation(len(train))
+    if subsample is not None and subsample > len(train):
+        raise ValueError(
+            f"--subsample {subsample}: the source has only {len(train)} rows"
+            + (" of that rating" if min_rating else "")
+        )
+    chosen = np.sort(order[: subsample or len(train)])
+    spare = [train[k] for k in order[len(chosen) :]]
+    picked = [train[k] for k in chosen]
+
+    wanted = val if val is not None else min(256, len(picked) // 10)
+    in_train = orbit_keys(task, picked)
+    spare = apart(task, spare, in_train)
+    if pools.test:  # given whole; validation keeps clear of it
+        test = pools.test
+        val_rows = apart(task, pools.val or spare, in_train | orbit_keys(task, test))[:wanted]
+    else:  # cut from what is left over
+        val_rows = (apart(task, pools.val, in_train) if val_source else spare)[:wanted]
+        test = apart(task, spare if val_source else spare[wanted:], orbit_keys(task, val_rows))
+    if val is not None and len(val_rows) < val:
+        raise ValueError(
+            f"--val {val}: only {len(val_rows)} rows are left over whose solution grids are not in train or test"
+        )
+
+    puzzles, answers = checked_grids(picked, task)
+    if beyond:
+        puzzles, answers = with_beyond(
+            task, puzzles, answers, beyond, seed, orbit_keys(task, val_rows + test), progress
+        )
+    if harden:
+        puzzles, answers = with_harder(task, puzzles, answers, harden, seed, progress)
+    if variants:
+        splits = {"train": varied_split(task, puzzles, answers, variants, seed, progress)}
+    else:
+        splits = {"train": augmented_split(task, puzzles, answers, num_aug, seed)}
+    for name, rows in (("val", val_rows), ("test", test)):
+        if rows:
+            splits[name] = split_from_rows(rows, task)
+    counts = {"train": len(puzzles), "val": len(val_rows), "test": len(test)}
+    return write_dataset(Path(out), splits, counts, overwrite, built)
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Rows to draw from; val and test are empty where the source has none of its own."""
+
+    task: Task
+    train: list[Row]
+    val: list[Row]
+    test: list[Row]
+
+
+def source_pools(
+    source: str,
+    task: Task,
+    rng: np.random.Generator,
+    subsample: int | None,
+    val: int | None,
+    test_source: str | None,
+    made: dict[str, int],
+) -> Pools:
+    given_test = read_csv(test_source) if test_source else []
+    if source == "generate":
+        count = subsample or 1000
+        spare = val if val is not None else min(256, count // 10)
+        rows = distinct_puzzles(task, rng, count + spare + (0 if given_test else count), made)
+        return Pools(task, rows[:count], rows[count : count + spare], given_test or rows[count + spare :])
+    if source == "hf":
+        train, test = (given_test if k and given_test else read_csv(from_hub(task, f)) for k, f in enumerate(HUB_FILES))
+        return Pools(task, train, [], test)
+    if source in BUILTIN and not Path(source).exists():
+        builtin_task = BUILTIN[source][1]
+        if builtin_task.name != task.name:
+            raise ValueError(f"--source {source}: a set of {builtin_task.name}, not {task.name}")
+        train, own_val, test = (built_in_rows(source, split) for split in SPLITS)
+        return Pools(builtin_task, train, own_val, given_test or test)
+    if not Path(source).is_file():
+        raise ValueError(
+            f"--source {source}: no such file; else 'hf', 'generate' or a built-in set ({', '.join(BUILTIN)})"
+        )
+    return Pools(task, read_csv(source), [], given_test)
+
+
+def distinct_puzzles(task: Task, rng: np.random.Generator, count: int, made: dict[str, int]) -> list[Row]:
+    """Puzzles generated as `made` says, no two with one solution up to symmetry where the size has enough of them."""
+    seen: set[int] = set()
+    rows: list[Row] = []
+    puzzles = task.generate_many(rng, **made)
+    while len(rows) < count:
+        puzzle, solution = next(puzzles)
+        key = task.same_orbit_key(solution)
+        if key in seen and not task.scarce:
+            continue
+        seen.add(key)
+        rows.append(Row("hrm-generated", task.format(puzzle), task.format(solution), task.rate(puzzle)))
+    return rows
+
+
+def from_hub(task: Task, file: str) -> str:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise ValueError(
+            "--source hf needs the extra: pip install 'hrm-torch[hub]'; or give --source FILE.csv"
+        ) from None
+    try:
+        return hf_hub_download(HUB_SETS[task.name], file, repo_type="dataset")
+    except Exception as error:  # the hub's client raises many kinds; the user needs the way around
+        raise ValueError(
+            f"--source hf: {file} cannot be had ({type(error).__name__}); give --source FILE.csv"
+        ) from None
+
+
+def orbit_keys(task: Task, rows: list[Row]) -> set[int]:
+    return {task.same_orbit_key(row.grid(task, "answer")) for row in rows}
+
+
+def apart(task: Task, rows: list[Row], taken: set[int]) -> list[Row]:
+    """Rows whose solution grid is not among `taken`, up to symmetry; small sizes have too few grids and pass."""
+    if task.scarce:
+        return rows
+    return [row for row in rows if task.same_orbit_key(row.grid(task, "answer")) not in taken]
+
+
+def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_aug: int, seed: int) -> Split:
+    """Each puzzle as a group of itself and `num_aug` random symmetries of it, as the reference writes them."""
+    if not num_aug:
+        return split_of_grids(task, puzzles, answers, groups=np.ones(len(puzzles), int))
+    import torch
+
+    generator = torch.Generator().manual_seed(stream_seed(seed, AUGMENTATION))
+    copies = [(puzzles, answers)]
+    tokens = [torch.from_numpy(task.encode(grids)) for grids in (puzzles, answers)]
+    for _ in range(num_aug):
+        turned = task.augment(*tokens, generator)
+        copies.append(tuple(task.decode(t.numpy()) for t in turned))
+    width = num_aug + 1
+    together = [np.stack([copy[side] for copy in copies], 1).reshape(-1, task.seq_len) for side in (0, 1)]
+    return split_of_grids(task, *together, groups=np.full(len(puzzles), width))
+
+
+def with_beyond(
+    task: Sudoku,
+    puzzles: np.ndarray,
+    answers: np.ndarray,
+    wanted: int,
+    seed: int,
+    kept_out: set[int],
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Puzzles and answers with `wanted` more beyond single assumptions; fewer by those whose orbit is in `kept_out`."""
+    make = numba_task(f"--beyond {wanted}").beyond
+    made, solved = make(task, answers, wanted, stream_seed(seed, BEYOND, 0), progress)
+    apart = [task.same_orbit_key(answer) not in kept_out for answer in solved]
+    return np.concatenate((puzzles, made[apart])), np.concatenate((answers, solved[apart]))
+
+
+def with_harder(
+    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, steps: int, seed: int, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Puzzles and answers, then for each the harder puzzles of the same solution that its walk met."""
+    seeds = [stream_seed(seed, HARDER, row) for row in range(len(puzzles))]
+    found = numba_task(f"--harden {steps}").harder(task, puzzles, answers, steps, seeds, progress)
+    return np.concatenate((puzzles, *found)), np.concatenate((answers, np.repeat(answers, [*map(len, found)], 0)))
+
+
+def varied_split(
+    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seed: int, progress: Progress
+) -> Split:
+    """Each puzzle as a group of itself and up to `wanted` variants of it."""
+    seeds = [stream_seed(seed, VARIANTS, row) for row in range(len(puzzles))]
+    groups = numba_task(f"--variants {wanted}").variants(task, puzzles, answers, wanted, seeds, progress)
+    widths = np.array([len(group) for group in groups])
+    return split_of_grids(task, np.concatenate(groups), np.repeat(answers, widths, 0), groups=widths)
+
+
+def numba_task(asked: str) -> ModuleType:
+    """tasks/variants.py, which needs an extra."""
+    try:
+        from .tasks import variants
+    except ImportError:
+        raise ValueError(f"{asked} needs the extra: pip install 'hrm-torch[variants]'") from None
+    return variants
+
+
+def deciding(arguments: dict) -> dict:
+    """Of a builder's arguments those that decide what it writes, for the record."""
+    kept = {name: value for name, value in arguments.items() if name not in ("out", "overwrite", "progress")}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in kept.items()}
