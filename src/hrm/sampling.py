@@ -1,4 +1,4 @@
-"""Batches drawn from the device, and the streams of random numbers that everything seeded here comes from."""
+"""Batches drawn on the device, and the streams of random numbers that everything seeded here comes from."""
 
 import math
 from collections.abc import Callable
