@@ -1,10 +1,11 @@
-"""Widen a trained attention model without changing what it computes, to time a large network at real accuracy.
+"""Widen a trained model without changing what it computes: to go on training it, or to time a large network at real accuracy.
 
     python benchmarks/widen.py RUN OUT [--times 4] [--set mlp_round_to=256 …]
 
-Every channel, head and hidden unit is copied, and what reads them is divided by the number of copies (Net2Net, Chen et al.
-2015), so the wide model is as accurate as the narrow one, apart from rounding, and costs what any model of its size costs. A
-model trained at that size would have other weights; that it would halt as early is not said.
+Every channel, head and hidden unit is copied, and what reads them is shared out among the copies, at random, for copies
+read alike would be trained alike (Net2Net, Chen et al. 2015). So the wide model is as accurate as the narrow one, apart from
+rounding, and costs what any model of its size costs. A model trained at that size would have other weights; that it
+would halt as early is not said.
 """
 
 import argparse
@@ -25,9 +26,9 @@ from hrm.reasoner import Reasoner
 def widened(narrow: HRM, times: int, changes: dict) -> HRM:
     """A model with `times` the channels and heads. Raises ValueError where its MLP is no whole number of copies wide."""
     config = narrow.config
-    if config.mixer != "attention" or config.pos_encodings == "learned":
+    if config.mixer not in ("attention", "groups") or config.pos_encodings == "learned":
         raise ValueError(
-            f"mixer={config.mixer}, pos_encodings={config.pos_encodings}: only attention with RoPE is widened"
+            f"mixer={config.mixer}, pos_encodings={config.pos_encodings}: only attention with RoPE and groups are widened"
         )
     wide = HRM(
         ModelConfig(
@@ -48,12 +49,14 @@ def copied(name: str, tensor: Tensor, like: Tensor, times: int) -> Tensor:
         return tensor.tile(times)
     if name.endswith("bias"):
         return tensor
-    groups = 3 if "qkv" in name else 2 if "gate_up" in name else 1  # parts of the output that are copied each by itself
-    grouped = tensor.unflatten(0, (groups, -1))
+    gated = ("gate_up_proj.weight", "own.weight", "line.weight", "box_.weight", "cell.weight")
+    parts = 3 if "qkv" in name else 2 if name.endswith(gated) else 1  # of the output, each copied by itself
     out, into = like.shape[0] / tensor.shape[0], like.shape[1] / tensor.shape[1]
     if out != int(out) or into != int(into):
         raise ValueError(f"{name}: {tuple(like.shape)} is no whole number of copies of {tuple(tensor.shape)}")
-    return (grouped.repeat(1, int(out), int(into)) / into).flatten(0, 1)
+    copies = tensor.unflatten(0, (parts, -1)).repeat(1, int(out), int(into)).flatten(0, 1).unflatten(1, (int(into), -1))
+    share = torch.rand(copies.shape) + 0.3
+    return (copies * share / share.sum(1, keepdim=True)).flatten(1)
 
 
 def main() -> None:
