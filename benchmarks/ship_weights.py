@@ -12,13 +12,14 @@ import json
 import platform
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from hrm import checkpoint as ckpt
 from hrm.config import Recipe, load_recipe, recipe_names
-from hrm.data import BUILTIN, Split, load_split, read_csv, split_from_rows
+from hrm.data import BUILTIN, Split, load_rows, load_split
 from hrm.evaluate import evaluate
 from hrm.model import machine_dtype
 from hrm.reasoner import DEDUCTION_PASSES, Reasoner
@@ -154,8 +155,7 @@ def measured_sets(task: str, data: str, also: list[Path], rows: int) -> list[tup
     """Name, split and how many of its first rows are measured (None: all) of each data set."""
     sets = [(f"{data}, test", load_split(data, "test"), None)]
     for path in also:
-        lines = read_csv(path)
-        sets.append((path.name, split_from_rows(lines, task_for(task, len(lines[0].question))), rows))
+        sets.append((path.name, load_rows(str(path), "test", partial(task_for, task)), rows))
     return sets
 
 

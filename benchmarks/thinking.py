@@ -1,6 +1,6 @@
 """Accuracy against compute at inference: longer passes, more passes, pin and retry, the rules.
 
-    python benchmarks/thinking.py WEIGHTS [--data FILE.csv.gz | --split val] [--rows N] [--passes 16] [--plot OUT.png]
+    python benchmarks/thinking.py WEIGHTS [--data FILE.csv.gz | --data SET --split val] [--rows N] [--passes 16] [--plot OUT.png]
 
 Counted as in benchmarks/results.md: exact@1 is one deterministic pass; selected@k chooses among k by the model's own
 signals; checked counts an answer only if a pass (or pin) passed the puzzle's rules; oracle@k, any of k equal to the
@@ -8,6 +8,7 @@ label, is an upper bound and no result. Compute is the mean number of segments a
 """
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from hrm.answers import Answers
-from hrm.data import Split, load_split, read_csv, split_from_rows
+from hrm.data import Split, load_rows
 from hrm.evaluate import wilson
 from hrm.reasoner import Reasoner
 
@@ -23,7 +24,7 @@ from hrm.reasoner import Reasoner
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights")
-    parser.add_argument("--data", type=Path)
+    parser.add_argument("--data", default="sudoku-hard-1k")
     parser.add_argument("--split", default="val")
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--segments", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128])
@@ -33,11 +34,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
     reasoner = Reasoner.load(asked.weights, batch_size=asked.batch_size)
-    if asked.data:
-        rows, name = split_from_rows(read_csv(asked.data), reasoner.task), asked.data.name
-    else:
-        rows, name = load_split("sudoku-hard-1k", asked.split), f"sudoku-hard-1k, {asked.split}"
-    rows = first_rows(rows, asked.rows)
+    name = asked.data.rsplit("/", 1)[-1] if os.path.isfile(asked.data) else f"{asked.data}, {asked.split}"
+    rows = first_rows(load_rows(asked.data, asked.split, lambda cells: reasoner.task), asked.rows)
     distinct = len(np.unique(rows.labels, axis=0))
     print(f"{asked.weights} on the first {len(rows.inputs)} rows of {name} ({distinct} distinct solutions), ", end="")
     print(f"{torch.get_num_threads()} threads\n")

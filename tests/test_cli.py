@@ -142,6 +142,12 @@ def test_a_stream_of_json_lines_or_csv_is_read_and_its_lines_are_counted(lines):
     assert ran.stderr.startswith("hrm: standard input line 3: ") and ran.returncode == 2
 
 
+@pytest.mark.parametrize("given", ["", "\n", "question,answer\n"])
+def test_a_stream_without_puzzles_answers_none(given):
+    ran = hrm("solve", "sudoku", "-", stdin=given)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
 def test_lines_are_numbered_however_they_arrive():
     ends = os.pipe()
     groups = lines_as_they_come(ends[0], str.strip)

@@ -383,7 +383,7 @@ def evaluate_command(
 ) -> None:
     """Measure weights on a data set: exact@1, cell accuracy, segments, calibration, verified share, interval."""
     from .checkpoint import load_weights, write_synced
-    from .data import load_split, read_csv, split_from_rows
+    from .data import load_rows
     from .evaluate import evaluate, suited
     from .reasoner import Reasoner
     from .tasks import task_for
@@ -399,11 +399,7 @@ def evaluate_command(
         refuse(context, "split", "a CSV file has no splits")
         if found.task == "arc":
             raise ValueError(f"{data}: ARC needs a folder that `hrm data build arc` made")
-        lines = read_csv(data)
-        cells = found.resized(len(lines[0].question)).model.config.seq_len
-        rows = split_from_rows(lines, task_for(found.task, cells))
-    else:
-        rows = load_split(data, split)
+    rows = load_rows(data, split, lambda cells: task_for(found.task, found.resized(cells).model.config.seq_len))
     found = suited(found, rows, data)
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -236,6 +236,14 @@ def load_split(path: str, split: str) -> Split:
     for name, part in zip(metadata.sets, parts, strict=True):
         check_arrays(part, metadata, f"{folder}/{name}__")
     return finished_split(joined(parts) | loaded_table(folder, metadata, parts), metadata)
+
+
+def load_rows(path: str, split: str, task: Callable[[int], Task]) -> Split:
+    """The rows of a CSV file, whose task is `task` of the cells of its first puzzle, or else a split as of `load_split`."""
+    if not Path(path).is_file():
+        return load_split(path, split)
+    rows = read_csv(path)
+    return split_from_rows(rows, task(len(rows[0].question)))
 
 
 def built_in_rows(name: str, split: str) -> list[Row]:
