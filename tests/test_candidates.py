@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -364,6 +365,18 @@ def test_checked_answers_obey_the_rules_and_unchecked_ones_are_the_models_own():
     assert not few.halted.any() and (few.passes == 5).all()
 
 
+def test_patience_is_how_long_nothing_falls_before_a_value_is_assumed():
+    never = model(rule_out_below=1e-9)
+    for patience in (1, 3):
+        reasoner, seen = Reasoner(never, passes=1, patience=patience), []
+        assert reasoner.max_segments == never.config.max_segments * patience
+        reasoner.run(SPLIT.inputs[:1], watch=lambda thought: seen.append(thought.candidates.sum()))
+        assert [a > b for a, b in pairwise(seen[: 3 * patience + 1])] == ([False] * (patience - 1) + [True]) * 3
+    assert Reasoner(model(patience=7)).patience == 7 and Reasoner(model()).patience == 1
+    with pytest.raises(ValueError, match="patience=0: at least 1"):
+        Reasoner(never, patience=0)
+
+
 def test_neither_labels_nor_rules_reach_the_answers(monkeypatch):
     reasoner = Reasoner(model(rule_out_below=0.15), passes=6, max_segments=60)
     seen, run = [], reasoner.run
@@ -409,5 +422,5 @@ def test_a_long_solve_says_on_a_terminal_how_far_it_is(terminal, monkeypatch):
 def test_options_of_other_carries_are_refused_and_the_default_is_a_search():
     assert Reasoner(model()).passes == DEDUCTION_PASSES and Reasoner(model()).halt == "full"
     for options in ({"noise": 0.1}, {"pins": 2}, {"select": "votes"}, {"halt": "stable"}):
-        with pytest.raises(ValueError, match="only max_segments, passes and check apply"):
+        with pytest.raises(ValueError, match="only max_segments, passes, patience and check apply"):
             Reasoner(model(), **options)

@@ -61,6 +61,8 @@ def asked_on_stdin(kind: type[Task]) -> Asked:
     lines = lines_as_they_come(sys.stdin.fileno(), kind.tidy)
     first = next(lines, [])
     header, puzzle_of = form_of(first[0][1]) if first else (0, puzzle_of_record)
+    if not first[header:]:
+        first += next(lines, [])
 
     def groups(task: Task) -> Iterator[Numbered]:
         for group in chain([first[header:]], lines):
@@ -104,7 +106,10 @@ def puzzles_in(text: str, task: Task, name: str) -> Numbered:
 
 def form_of(first: str) -> tuple[int, Callable[[str], str]]:
     """How many lines the first line makes a header of, and what finds the puzzle in those that follow it."""
-    columns = next(csv.reader([first]))
+    try:
+        columns = next(csv.reader([first]))
+    except csv.Error:
+        return 0, puzzle_of_record
     if "question" not in columns:
         return 0, puzzle_of_record
     place = columns.index("question")

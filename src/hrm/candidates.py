@@ -70,7 +70,10 @@ def training_starts(task: Any, batch: dict[str, Tensor], generator: torch.Genera
     inputs, labels = batch["inputs"], batch["labels"].clamp(min=0)
     candidates = task.candidates(inputs)
     kind = _uniform(generator, len(inputs))
-    open_, value = is_open(candidates), torch.arange(candidates.shape[-1], device=inputs.device)
+    open_, value = (
+        is_open(candidates) & (batch["labels"] >= 0),
+        torch.arange(candidates.shape[-1], device=inputs.device),
+    )
     truth = candidates & (value == labels[..., None])
     count = 1 + (open_.sum(1, keepdim=True) * _uniform(generator, len(inputs), 1) ** FEW_HINTS).long()
     rank = _uniform(generator, *inputs.shape).masked_fill(~open_, 2).argsort(1).argsort(1)

@@ -266,10 +266,8 @@ def load_weights(
     trained) or "auto" (bfloat16 where the machine has it).
     """
     device = machine_device(device)
-    path = Path(where)
     shipped = shipped_weights()
-    if str(where) in shipped and not path.exists():
-        path = shipped[str(where)]
+    path = shipped.get(str(where), Path(where))
     if not path.exists():
         raise ValueError(f"{where}: neither a file or folder nor shipped weights{nearest(str(where), list(shipped))}")
     dtypes = ("auto", "saved", "bfloat16", "float32")

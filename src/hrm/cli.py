@@ -46,6 +46,12 @@ Passes = Annotated[
         min=1, help="most passes over a puzzle, one answer chosen; default: 32 where candidates are carried, else 1"
     ),
 ]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="segments that rule nothing out before a value is assumed (candidates); default: as configured"
+    ),
+]
 Select = Annotated[str, typer.Option(help="how it is chosen: confidence; with a latent carry also residual or votes")]
 Check = Annotated[bool, typer.Option("--check", help="accept a pass only if its answer obeys the puzzle's rules")]
 Pins = Annotated[
@@ -68,6 +74,9 @@ def main() -> None:
         sys.exit(2)
     except RuntimeError as error:
         words = str(error).splitlines()[0] if str(error) else ""
+        if "InvalidCxxCompiler" in type(error).__name__ + words:
+            print("hrm: no C++ compiler found: install g++, or set compile=false or --backend eager", file=sys.stderr)
+            sys.exit(2)
         if not re.search("out of memory|allocate memory", words):
             raise
         print(f"hrm: not enough memory; a smaller model or batch needs less ({words})", file=sys.stderr)
@@ -112,6 +121,7 @@ def solve(
     max_segments: Segments = None,
     halt: Halt = "auto",
     passes: Passes = None,
+    patience: Patience = None,
     select: Select = "confidence",
     check: Check = False,
     noise: Noise = 0.0,
@@ -144,7 +154,9 @@ def solve(
 
         writable(drawable(png))
     if task == "arc":
-        refuse(context, "passes select check noise pins watch", "not for ARC, whose answers are chosen by votes")
+        refuse(
+            context, "passes patience select check noise pins watch", "not for ARC, whose answers are chosen by votes"
+        )
         if output == "csv":
             raise ValueError("--format csv: an ARC task is answered in text or json")
         fitting = {"seconds": fit_seconds, "everything": fit_everything}
@@ -157,7 +169,7 @@ def solve(
     if puzzle == "-" or output != "text":
         refuse(context, "watch png", "draws one puzzle; not with --format json or csv, nor standard input")
     to_solve = asked(puzzle, known_task(task))
-    options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
+    options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size, "patience": patience}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, seq_len=to_solve.cells, **options)
     if reasoner.task.name != task:
@@ -370,6 +382,7 @@ def evaluate_command(
     max_segments: Segments = None,
     halt: Halt = "auto",
     passes: Annotated[int, typer.Option(min=1, help="most passes over a puzzle, one answer chosen")] = 1,
+    patience: Patience = None,
     select: Select = "confidence",
     check: Check = False,
     noise: Noise = 0.0,
@@ -391,7 +404,9 @@ def evaluate_command(
     writable(json_out, answers, submission)
     found = load_weights(weights, device, forward_dtype=dtype)
     if found.task == "arc":
-        refuse(context, "answers passes select check noise pins", "not for ARC, whose answers are chosen by votes")
+        refuse(
+            context, "answers passes patience select check noise pins", "not for ARC, whose answers are chosen by votes"
+        )
     else:
         refuse(context, "votes submission", "for ARC only")
     data = data or built_in_set(found)
@@ -401,7 +416,7 @@ def evaluate_command(
             raise ValueError(f"{data}: ARC needs a folder that `hrm data build arc` made")
     rows = load_rows(data, split, lambda cells: task_for(found.task, found.resized(cells).model.config.seq_len))
     found = suited(found, rows, data)
-    options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size}
+    options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size, "patience": patience}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner(found.model, found.task, **options)
     if found.task == "arc":
@@ -418,6 +433,7 @@ def evaluate_command(
     print(
         f"segments       {report['mean_segments']:.2f} on average in {report['mean_passes']:.2f} passes, "
         f"at most {report['max_segments']} a pass, halt={report['halt']}"
+        + (f", patience {report['patience']}" if report["patience"] else "")
     )
     if within := report.get("right_within_passes"):
         print(f"right within   {', '.join(f'{k}: {share:.2%}' for k, share in within.items())} passes")

@@ -46,6 +46,8 @@ class Arch(Closed):
     """Among candidates a segment rules out the values that it gives less probability than this."""
     rule_out_below_eval: float | None = Field(None, gt=0, lt=1)
     """The same at inference, where a true value ruled out loses the puzzle; None takes rule_out_below."""
+    patience: Positive | None = None
+    """Segments in a row that rule nothing out before inference assumes a value; None: 4 where states are carried, else 1."""
 
     H_cycles: Positive = 2
     L_cycles: Positive = 2
@@ -108,9 +110,9 @@ class Arch(Closed):
         return self.carry != "latent"
 
     @property
-    def patience(self) -> int:
-        """Segments in a row that rule nothing out before inference assumes a value: states that are carried may move yet."""
-        return 4 if self.latent else 1
+    def waits(self) -> int:
+        """The patience of inference: states that are carried may move yet."""
+        return self.patience or (4 if self.latent else 1)
 
     @property
     def rules_out(self) -> float:
@@ -239,8 +241,8 @@ class Recipe(Closed):
     lr_warmup_steps: int = Field(2000, ge=0)
     lr_decay_share: Share = 0.4
     """linear_decay: the last share of the run over which the rate falls to lr_min_ratio."""
-    beta1: Share = 0.9
-    beta2: Share = 0.95
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
     weight_decay: float = Field(0.1, ge=0)
     puzzle_emb_lr: float = Field(1e-4, ge=0)
     puzzle_emb_weight_decay: float = Field(0.1, ge=0)

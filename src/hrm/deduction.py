@@ -66,12 +66,14 @@ def deduce(
     *,
     max_segments: int,
     passes: int,
+    patience: int,
     batch_size: int,
     obeys: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     watch: Callable[[Thought], None] | None = None,
 ) -> Answers:
     """Answer N puzzles, tokens (N, S), each with at most `passes` passes of at most `max_segments` segments.
 
+    A value is assumed where `patience` segments in a row have ruled nothing out.
     A full grid that the model believes (confidence of one half and more; with `obeys`, one that obeys the rules) ends a
     puzzle. Any other full grid, a dead end or a pass that is too long goes back to the most probable branch left; the
     last pass does not look for dead ends. Without an accepted grid the most confident full one stands.
@@ -102,9 +104,7 @@ def deduce(
         unsettled, still = is_open(after).any(1), (after == candidates).all((1, 2))
         for walk, stays in zip(walks, still.tolist(), strict=True):
             walk.still = (walk.still + 1) * stays
-        assumes = (
-            still & unsettled & torch.tensor([walk.still >= model.config.patience for walk in walks], device=device)
-        )
+        assumes = still & unsettled & torch.tensor([walk.still >= patience for walk in walks], device=device)
         cell, value = surest(after, chances)
         following = [assumed(after, assumes, cell, value), *(state if latent else ())]
         full = still & ~unsettled

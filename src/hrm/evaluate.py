@@ -57,6 +57,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
         "max_segments": reasoner.max_segments,
         "mean_passes": float(answers.passes.mean()),
         "halt": reasoner.halt,
+        "patience": reasoner.patience if reasoner.model.config.deduces else None,
         "q_halt": calibration(answers, exact) if reasoner.model.config.halting != "fixed" else None,
         "seconds": seconds,
         "data_hash": split.hash,

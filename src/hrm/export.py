@@ -90,6 +90,7 @@ def write_segment(model: HRM, task: str, folder: Path, kind: str) -> Path:
         raise ValueError("export needs a model loaded with forward_dtype=float32")
     if folder.exists() and not (folder / "segment.json").is_file() and any(folder.iterdir()):
         raise ValueError(f"{folder}: holds other things than an exported segment; choose another folder")
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     program, step = exported(model), SegmentStep(model)
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.partial-", dir=folder.parent) as partial:
@@ -125,7 +126,7 @@ def description(step: SegmentStep, task: str, kind: str) -> dict[str, Any]:
         "outputs": step.outputs,
     }
     found |= {"cells": config.seq_len, "vocabulary": config.vocab_size, "max_segments": config.max_segments}
-    return found | ({"rule_out_below": config.rules_out, "patience": config.patience} if step.deduces else {})
+    return found | ({"rule_out_below": config.rules_out, "patience": config.waits} if step.deduces else {})
 
 
 def _write_onnx(program: torch.export.ExportedProgram, step: SegmentStep, path: Path) -> None:

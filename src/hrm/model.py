@@ -204,7 +204,9 @@ def machine_device(asked: str = "auto") -> str:
     if asked == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         return found.type if found else "cpu"
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not here.get(asked.partition(":")[0], False):
-        raise ValueError(f"device '{asked}': not on this machine; here: {', '.join(k for k, v in here.items() if v)}")
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    here = [kind for kind, count in counts.items() if count]
+    kind, colon, number = asked.partition(":")
+    if kind not in here or (colon and not (number.isdecimal() and int(number) < counts[kind])):
+        raise ValueError(f"device '{asked}': not on this machine; here: {', '.join(here)}")
     return asked

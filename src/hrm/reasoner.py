@@ -37,8 +37,9 @@ class Reasoner:
 
     A model whose carry is candidates makes `passes` of another kind: each ends in a full grid or, by the model's own
     word, a dead end, and the next sets out from the most probable branch left (deduction.py); it halts when its grid is
-    full, and `select`, `noise` and `pins` are not for it. Its default is 32 passes; that of the others, to which the
-    following applies, is one.
+    full, and `select`, `noise` and `pins` are not for it. `patience`: segments in a row that rule nothing out before it
+    assumes a value (default: as configured); where it is given alone, passes may be longer by as much. Its default is 32
+    passes; that of the others, to which the following applies, is one.
 
     `passes`: up to so many looks at a puzzle. The first is the plain one; each other takes a random symmetry of the
     puzzle, undone afterwards, and a random initial state where the model was trained with such; with `noise` > 0 normal
@@ -61,6 +62,7 @@ class Reasoner:
         max_segments: int | None = None,
         halt: str = "auto",
         passes: int | None = None,
+        patience: int | None = None,
         select: str = "confidence",
         check: bool = False,
         noise: float = 0.0,
@@ -72,14 +74,17 @@ class Reasoner:
     ):
         deduces = model.config.deduces
         passes = (DEDUCTION_PASSES if deduces else 1) if passes is None else passes
-        max_segments = model.config.max_segments if max_segments is None else max_segments
+        patient = model.config.waits if patience is None else patience
+        if max_segments is None:
+            max_segments = model.config.max_segments * max(1, -(-patient // model.config.waits))
         for name, value, known in (("halt", halt, HALT_RULES), ("select", select, SELECTIONS)):
             if value not in known:
                 raise ValueError(f"{name}='{value}': choose one of {', '.join(known)}")
         learned = model.config.halting != "fixed"
         if halt in ("q", "settled") and not learned:
             raise ValueError(f"halt='{halt}': this model has learned no halting; use stable or never")
-        for name, value in (("passes", passes), ("max_segments", max_segments), ("batch_size", batch_size)):
+        counts = {"passes": passes, "max_segments": max_segments, "patience": patient, "batch_size": batch_size}
+        for name, value in counts.items():
             if not 1 <= value < 2**31:
                 raise ValueError(f"{name}={value}: at {'least 1' if value < 1 else 'most 2147483647'}")
         if noise < 0 or pins < 0:
@@ -87,12 +92,14 @@ class Reasoner:
         if pins and select != "confidence":
             raise ValueError(f"pins={pins}: pin and retry goes by confidence; not with select={select}")
         if deduces and (select != "confidence" or noise or pins or halt not in ("auto", "never")):
-            raise ValueError("this model carries candidates: only max_segments, passes and check apply to it")
+            raise ValueError("this model carries candidates: only max_segments, passes, patience and check apply to it")
+        if patience is not None and not deduces:
+            raise ValueError(f"patience={patience}: only for a model that carries candidates")
         self.model = model.eval()
         self.task = task_for(task, model.config.seq_len)
         if self.task.sound is None and (passes > 1 or pins or check):
             raise ValueError(f"passes, pins and check are not for {task}, which has no rules to look by: use votes")
-        self.max_segments = max_segments
+        self.max_segments, self.patience = max_segments, patient
         self.halt = "full" if deduces else ("settled" if learned else "stable") if halt == "auto" else halt
         self.passes, self.select, self.check = passes, select, check
         self.noise, self.pins, self.seed = noise, pins, seed
@@ -183,7 +190,7 @@ class Reasoner:
 
     def _run(self, tokens: np.ndarray, names: np.ndarray, watch: Callable[[Thought], None] | None) -> Answers:
         if self.model.config.deduces:
-            how = {"max_segments": self.max_segments, "passes": self.passes, "batch_size": self.batch_size}
+            how = {name: getattr(self, name) for name in ("max_segments", "passes", "patience", "batch_size")}
             obeys = self._obey_rules if self.check else None
             return deduce(self.model, self.engine, self.task, tokens, names, obeys=obeys, watch=watch, **how)
         first = self.look(tokens, names, 0, watch)

@@ -383,8 +383,13 @@ def train(
         recipe = settle(recipe, folder, source)
         trainer, held_out = Trainer(recipe, folder, ranks, report), held_out_splits(recipe)
         if source:
+            begun = recorded_origin(folder)
+            if init_from and init_from != begun:
+                raise ValueError(
+                    f"--init-from {init_from}: {folder} set out from {begun or 'new weights'}: leave one of it and --resume out"
+                )
             trainer.restore(source)
-            init_from = recorded_origin(folder)
+            init_from = begun
         elif init_from:
             load_initial(trainer, init_from)
         if ranks.main:
