@@ -1,5 +1,6 @@
 """ARC: reading, tokens, augmentation and voting, against hand-made cases and a scorer written differently."""
 
+import io
 import json
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import refusal, tiny
+from rich.console import Console
 from typer.testing import CliRunner
 
 from hrm.answers import Answers
@@ -15,6 +17,7 @@ from hrm.arc_data import build_arc
 from hrm.checkpoint import save_weights
 from hrm.cli import app
 from hrm.data import Split, load_split
+from hrm.display import arc_row
 from hrm.evaluate import evaluate
 from hrm.model import HRM
 from hrm.sampling import DeviceSampler
@@ -133,6 +136,10 @@ def test_tasks_that_share_an_example_are_found_turned_and_recoloured():
     disguised = ArcTask("disguised", (second.demos[0], hidden), second.tests)
     assert overlap([first, other], [disguised]) == [("first", "disguised")]
     assert overlap([first, other], [second]) == []
+    third = ArcTask("third", (), (Pair(second.demos[0].input, second.demos[0].output),))
+    assert overlap([third, first, second], [disguised]) == [
+        (name, "disguised") for name in ("first", "second", "third")
+    ]
 
 
 # --- reading
@@ -383,6 +390,24 @@ def test_a_training_set_that_holds_the_questions_is_refused_by_name(tmp_path):
     assert report.counts["train"] == 8 and "left out" in str(report)
 
 
+def test_two_tasks_of_one_name_are_refused(tmp_path):
+    source, other = source_of(tmp_path / "s", TRAINING, EVALUATION), source_of(tmp_path / "o", [a_task(78, "b1")], [])
+    with pytest.raises(ValueError, match="two tasks are named b1"):
+        build_arc(source=source, out=tmp_path / "d", extra_training=other)
+    assert not (tmp_path / "d").exists()
+    with pytest.raises(ValueError, match="not with --policy evaluation-demos"):
+        build_arc(source=source, out=tmp_path / "d", extra_training=other, policy="evaluation-demos")
+
+
+def test_wide_grids_stand_below_each_other():
+    grids = [("given", np.ones((3, 30), int)), ("gives", np.full((2, 30), 2))]
+    for width, lines in ((140, 5), (80, 9)):
+        console = Console(width=width, file=io.StringIO())
+        console.print(arc_row(grids, width, plain=True))
+        text = console.file.getvalue()
+        assert text.count("1 " * 30) == 3 and text.count("2 " * 30) == 2 and len(text.splitlines()) == lines
+
+
 def arc_weights(folder: Path, split: Split, hash: str | None) -> Path:
     """Random weights for a data set, whose card says that a set of this hash was trained on."""
     meta = split.metadata
@@ -420,9 +445,11 @@ def test_tests_without_a_known_answer_are_asked_and_not_scored(tmp_path):
     documents["b0"]["test"][1]["output"] = answers["b0"][1]  # one is known, and not the first
     source.write_text(json.dumps(documents))
     build_arc(source=str(source), out=tmp_path / "one", num_aug=2, policy="evaluation-demos")
-    for name, scored in (("none", {}), ("one", {"tasks": 1, "whole_task": 1.0, "share_of_test_inputs": 1.0})):
+    for name, scored in (("none", {}), ("one", {"scored_tasks": 1, "whole_task": 1.0, "share_of_test_inputs": 1.0})):
         names = json.loads((tmp_path / name / "identifiers.json").read_text())
-        report, document = evaluate_arc(Oracle(EVALUATION, names, 0.0), load_split(str(tmp_path / name), "test"), names)
+        split = load_split(str(tmp_path / name), "test")
+        report, document = evaluate_arc(Oracle(EVALUATION, names, 0.0), split, names, split.puzzle_identifiers[1:])
+        assert report["untrained_tasks"] == 1
         assert scored.items() <= report.items() and ("whole_task" in report) == bool(scored)
         given = {name: [entry["attempt_1"] for entry in entries] for name, entries in document.items()}
         assert given == answers
@@ -465,8 +492,8 @@ def test_votes_over_augmentations_find_the_answer(tmp_path, wrong, right):
         json.loads((tmp_path / "d" / "identifiers.json").read_text()),
     )
     oracle = Oracle(EVALUATION, names, wrong)
-    report, document = evaluate_arc(oracle, split, names)
+    report, document = evaluate_arc(oracle, split, names, split.puzzle_identifiers)
     assert report["whole_task"] == report["share_of_test_inputs"] == right
     assert report["test_inputs"] == 6 and set(document) == {"b0", "b1", "b2"}
-    assert evaluate_arc(oracle, split, names, votes=1)[0]["votes"] == 6
+    assert evaluate_arc(oracle, split, names, split.puzzle_identifiers, votes=1)[0]["votes"] == 6
     assert oracle.asked <= 6 * 41 + 6

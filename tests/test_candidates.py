@@ -79,6 +79,10 @@ def test_training_starts_bare_with_hints_or_misled_in_one_cell():
     assert hints.median() < 6 and (hints / room).max() > 0.9  # mostly few, now and then nearly all
     again = c.training_starts(TASK, rows, torch.Generator().manual_seed(0), 0.3, 0.2)
     assert torch.equal(starts, again)
+    unknown = torch.rand(rows["labels"].shape) < 0.3
+    partly = rows | {"labels": rows["labels"].masked_fill(unknown, -100)}
+    starts = c.training_starts(TASK, partly, torch.Generator().manual_seed(0), 0.5, 0.5)
+    assert torch.equal(starts[unknown], plain[unknown])  # nothing is known to be shown there
 
 
 def test_training_moves_rule_out_then_assume_and_never_empty_a_cell():

@@ -13,11 +13,12 @@ import pytest
 from conftest import refusal, tiny
 from typer.testing import CliRunner
 
-from hrm.asking import lines_as_they_come
+from hrm.asking import asked_on_stdin, lines_as_they_come
 from hrm.checkpoint import Weights, load_weights, shipped_weights
 from hrm.cli import app, built_in_set
 from hrm.data import load_split
 from hrm.model import HRM
+from hrm.tasks.maze import Maze
 from hrm.tasks.sudoku import Sudoku
 
 TASK = Sudoku()
@@ -140,6 +141,28 @@ def test_a_stream_of_json_lines_or_csv_is_read_and_its_lines_are_counted(lines):
     answers = [line.endswith("verified") for line in ran.stdout.splitlines()]
     assert answers == [EASY in line for line in lines if EASY in line or line == lines[2]], ran.stderr
     assert ran.stderr.startswith("hrm: standard input line 3: ") and ran.returncode == 2
+
+
+def test_a_stream_no_csv_reader_takes_is_refused_in_one_line():
+    ran = hrm("solve", "sudoku", "-", stdin=f"{EASY}\r{EASY}\r")
+    assert (ran.returncode, ran.stderr) == (2, "hrm: standard input line 1: 81 cells expected for 9x9, got 162\n")
+
+
+def test_a_header_that_comes_alone_does_not_hide_the_size(monkeypatch):
+    groups = iter([[(1, "question")], [(2, "#" * 900)]])
+    monkeypatch.setattr("hrm.asking.lines_as_they_come", lambda *_: groups)
+    with open(os.devnull) as empty:
+        monkeypatch.setattr("sys.stdin", empty)
+        asked = asked_on_stdin(Maze)
+    assert asked.cells == 900 and list(asked.groups(Maze())) == [[(2, "#" * 900)]]
+
+
+def test_a_folder_named_as_shipped_weights_does_not_hide_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sudoku").mkdir()
+    assert load_weights("sudoku").task == "sudoku"
+    with pytest.raises(ValueError, match="neither weights"):
+        load_weights("./sudoku/")
 
 
 @pytest.mark.parametrize("given", ["", "\n", "question,answer\n"])

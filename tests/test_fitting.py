@@ -98,7 +98,7 @@ def test_a_task_of_the_weights_own_data_set_is_known_if_it_was_trained_on(tmp_pa
     build_arc(out=tmp_path / "r", layout="reference", **how)
     with pytest.raises(ValueError, match="r: not the data set that"):
         trained_identifiers(found, tmp_path / "r", "held")
-    with pytest.raises(ValueError, match="no augmentation table: build it with --layout table"):
+    with pytest.raises(ValueError, match="no augmentation table: build one with --layout table"):
         trained_identifiers(replace(found, card={}), tmp_path / "r", "held")
 
 

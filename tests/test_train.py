@@ -279,6 +279,8 @@ def test_resume_refuses_another_recipe_and_init_from_takes_weights_only(tmp_path
     train(recipe(steps=2, **still), runs=tmp_path, init_from=origin)
     fresh = train(recipe(steps=3, **still), runs=tmp_path, resume="auto")
     assert ckpt.read_json(fresh.folder / "environment.json")["init_from"] == origin  # the run goes on, its origin stays
+    with pytest.raises(ValueError, match="set out from"):
+        train(recipe(steps=3, **still), runs=tmp_path, resume="auto", init_from="sudoku")
     a, b = ckpt.read_group(first.folder / "step_8", "weights"), ckpt.read_group(fresh.folder / "step_3", "weights")
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)

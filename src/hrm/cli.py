@@ -217,19 +217,20 @@ def solve_arc(
     if len(tasks) != 1:
         raise ValueError(f"{file}: {len(tasks)} tasks in it; hrm solve arc takes one TASK.json")
     (task,), console = tasks, Console(highlight=False, stderr=output != "text")
-    known = trained_identifiers(found, data, task.name)
+    reasoner = Reasoner(found.model, "arc", **options)
+    known = trained_identifiers(found, data, task)
     if known is None:
         fitted = fit(found.model, task, **fitting)
-        model, asked = fitted.model, Asked(task, fitted.table, 1)
+        reasoner, asked = Reasoner(fitted.model, "arc", **options), Asked(task, fitted.table, 1)
         what = "all weights were" if fitting["everything"] else "a puzzle embedding was"
         console.print(
             f"{task.name} is not known to have been trained on: {what} fitted to its "
             f"{len(task.demos)} demonstrations, {fitted.steps} steps in {fitted.seconds:.0f} s, loss {fitted.loss:.3f}"
         )
     else:
-        model, asked = found.model, Asked(task, *known)
+        asked = Asked(task, *known)
         console.print(f"{task.name} was trained on, under {len(known[0])} identifiers")
-    ballots = vote(Reasoner(model, "arc", **options), [asked], votes)
+    ballots = vote(reasoner, [asked], votes)
     rows = [[(f"demonstration {k}", pair.input), ("gives", pair.output)] for k, pair in enumerate(task.demos, 1)]
     missed = False
     for number, pair in enumerate(task.tests):
@@ -250,27 +251,36 @@ def solve_arc(
         print(json.dumps(submission([task], ballots)))
     else:
         for row in rows:
-            console.print(arc_row(row, plain=not console.is_terminal))
+            console.print(arc_row(row, console.width, plain=not console.is_terminal))
     return int(missed)
 
 
-def trained_identifiers(found: Any, data: Path | None, name: str) -> tuple[Any, int] | None:
-    """The augmentation table and the first identifier of a task of the data set that the weights were trained on."""
+def trained_identifiers(found: Any, data: Path | None, task: Any) -> tuple[Any, int] | None:
+    """The augmentation table and the first identifier of a task, if the weights were trained on its demonstrations."""
     if data is None:
         return None
     from .data import load_split
     from .evaluate import check_identifiers
+    from .tasks.arc import tokens_of
     from .voting import tables_in
 
     split = load_split(str(data), "train")
     check_identifiers(found, split, str(data))
-    names, tables = identifier_names(data), tables_in(split)
-    first = names.index(name) if name in names else None
-    return (tables[first], first) if first in tables else None
+    names, tables = identifier_names(data, split), tables_in(split)
+    first = names.index(task.name) if task.name in names else None
+    if first not in tables:
+        return None
+    mine = split.identifiers_per_row() == first
+    held = {a.tobytes() + b.tobytes() for a, b in zip(split.inputs[mine], split.labels[mine], strict=True)}
+    side = math.isqrt(split.metadata.seq_len)
+    demos = {
+        b"".join(tokens_of(grid, side=side).tobytes() for grid in (pair.input, pair.output)) for pair in task.demos
+    }
+    return (tables[first], first) if demos <= held else None  # else another task of the same name
 
 
-def identifier_names(data: str | Path) -> list[str]:
-    """The names that the puzzle identifiers of an ARC data set stand for."""
+def identifier_names(data: str | Path, rows: Any) -> list[str]:
+    """The names that the puzzle identifiers of an ARC data set, of which `rows` is a split, stand for."""
     file = Path(data) / "identifiers.json"
     if not file.is_file():
         raise ValueError(f"{file}: no such file: ARC needs a folder that `hrm data build arc` made")
@@ -280,6 +290,8 @@ def identifier_names(data: str | Path) -> list[str]:
         raise ValueError(f"{file}: damaged: {error}") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{file}: expected a JSON list of names")
+    if len(names) != (count := rows.metadata.num_puzzle_identifiers):
+        raise ValueError(f"{file}: {len(names)} names for {count} identifiers; build the data set again")
     return names
 
 
@@ -466,13 +478,19 @@ def evaluate_votes(
 ) -> None:
     """ARC: two attempts a test input, by vote over the augmentations of a data-set folder."""
     from .checkpoint import write_synced
+    from .data import load_split
     from .voting import evaluate_arc
 
-    report, answers = evaluate_arc(reasoner, rows, identifier_names(data), votes, limit)
+    trained = load_split(data, "train").puzzle_identifiers
+    report, answers = evaluate_arc(reasoner, rows, identifier_names(data, rows), trained, votes, limit)
     for file, content in ((json_out, report), (submission, answers)):
         if file:
             write_synced(file, json.dumps(content).encode())
     print(f"tasks {report['tasks']} of {data}, {report['test_inputs']} test inputs, two attempts each")
+    if report["untrained_tasks"]:
+        print(
+            f"{report['untrained_tasks']} of them were never trained on: their identifiers mean nothing to these weights"
+        )
     if "whole_task" in report:
         print(f"whole_task            {report['whole_task']:.2%}   every test input of a task right")
         print(f"share_of_test_inputs  {report['share_of_test_inputs']:.2%}   mean over tasks")
@@ -708,7 +726,9 @@ def data_build(
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=1, help="side of the grid: Sudoku 4 to 25, 9 by default; maze any, 30; ARC canvas, 30"),
+        typer.Option(
+            min=1, help="side of the grid: Sudoku 4, 6, 9 (default), 12, 16, 20 or 25; maze any, 30; ARC canvas, 30"
+        ),
     ] = None,
     min_path: Annotated[int | None, typer.Option(min=2, help="mazes: cells of the shortest path, at least")] = None,
     arc_set: Annotated[

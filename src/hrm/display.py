@@ -97,10 +97,13 @@ def arc_grid(grid: np.ndarray, plain: bool) -> Text:
     return lines
 
 
-def arc_row(entries: list[tuple[str, np.ndarray]], plain: bool) -> Table:
-    """Grids beside each other, each under its words."""
-    table = Table.grid(padding=(0, 3, 1, 0))
-    table.add_row(*[Group(Text(words, "dim"), arc_grid(grid, plain)) for words, grid in entries])
+def arc_row(entries: list[tuple[str, np.ndarray]], width: int, plain: bool) -> Table:
+    """Grids, each under its words: beside each other, or below where they are wider than the console."""
+    blocks = [Group(Text(words, "dim"), arc_grid(grid, plain), "") for words, grid in entries]
+    beside = sum(3 + max(len(words), 2 * grid.shape[1]) for words, grid in entries) <= width
+    table = Table.grid(padding=(0, 3, 0, 0))
+    for row in [blocks] if beside else [[block] for block in blocks]:
+        table.add_row(*row)
     return table
 
 

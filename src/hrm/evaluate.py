@@ -113,7 +113,8 @@ def check_identifiers(found: Weights, split: Split, data: str) -> None:
     trained = found.card.get("data_hash")
     if known > 1 and trained and trained != load_split(data, "train").hash:
         raise ValueError(
-            f"{data}: not the data set that {found.where} was trained on: its identifiers mean other puzzles"
+            f"{data}: not the data set that {found.where} was trained on (another source, seed, option or --layout): its "
+            "identifiers may mean other puzzles"
         )
 
 

@@ -113,7 +113,7 @@ class Asked:
 def tables_in(split: Split) -> dict[int, np.ndarray]:
     """The augmentation table of every task of a split, by the task's first identifier."""
     if split.table is None:
-        raise ValueError("this data set has no augmentation table: build it with --layout table")
+        raise ValueError("this data set has no augmentation table: build one with --layout table, and train on it")
     starts = split.table_indices
     tables = (split.table[start:stop] for start, stop in pairwise(starts))
     return dict(zip(split.puzzle_identifiers.tolist(), tables, strict=True))
@@ -156,19 +156,28 @@ def vote(reasoner: Reasoner, tasks: list[Asked], votes: int | None = None) -> di
 
 
 def evaluate_arc(
-    reasoner: Reasoner, split: Split, identifiers: list[str], votes: int | None = None, limit: int | None = None
+    reasoner: Reasoner,
+    split: Split,
+    identifiers: list[str],
+    trained: np.ndarray,
+    votes: int | None = None,
+    limit: int | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both scores at two attempts, the share of test inputs right among the first k grids, and the submission.
 
+    A vote stops once the two attempts are decided, so those shares for larger k are of the grids seen until then.
     The scores are of those test inputs whose answers are known, and left out where none is; the submission is of all.
-    `votes`: most augmentations asked a test input; `limit`: only so many tasks, the first.
+    `trained`: the identifiers of the tasks trained on, from the training split; the report counts the asked ones that are
+    not among them. `votes`: most augmentations asked a test input; `limit`: only so many tasks, the first.
     """
     started = time.perf_counter()
     asked = asked_in(split, identifiers)[:limit]
     tasks, ballots = [one.task for one in asked], vote(reasoner, asked, votes)
     report: dict[str, Any] = {"tasks": len(tasks), "test_inputs": len(ballots)}
+    report["untrained_tasks"] = sum(one.first not in trained for one in asked)
     if any(pair.output is not None for task in tasks for pair in task.tests):
-        report |= scores(tasks, ballots)
+        scored = scores(tasks, ballots)
+        report |= {"scored_tasks": scored.pop("tasks")} | scored
         report["pass_at"] = {k: scores(tasks, ballots, k)["share_of_test_inputs"] for k in RANKS}
     report["votes"] = sum(ballot.cast for ballot in ballots.values())
     report["most_votes"] = votes or max(len(one.table) for one in asked)

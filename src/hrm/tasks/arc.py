@@ -59,6 +59,8 @@ def tokens_of(grid: np.ndarray, row: int = 0, column: int = 0, side: int = SIDE)
     """Canvas tokens (side²,) uint8 of a grid whose top left cell lies at (row, column)."""
     canvas = np.full((side, side), PAD, np.uint8)
     bottom, right = row + grid.shape[0], column + grid.shape[1]
+    if max(bottom, right) > side:
+        raise ValueError(f"a grid of {grid.shape[0]}x{grid.shape[1]} cells is larger than the canvas, {side}x{side}")
     canvas[row:bottom, column:right] = grid + FIRST
     if bottom < side:
         canvas[bottom, column:right] = END
@@ -220,17 +222,19 @@ TRIVIAL_CELLS = 9
 
 
 def overlap(trained: list[ArcTask], tested: list[ArcTask]) -> list[tuple[str, str]]:
-    """Pairs of (trained, tested) task names that share an example, turned or recoloured perhaps; small examples apart."""
-    home: dict[bytes, str] = {}
+    """All pairs of (trained, tested) task names that share an example, turned or recoloured perhaps; small examples apart."""
+    homes: dict[bytes, list[str]] = {}
     for task in trained:
         for key in pair_keys(task):
-            home.setdefault(key, task.name)
-    shared = []
-    for task in tested:
-        keys = [key for key in pair_keys(task) if len(key) - 4 > TRIVIAL_CELLS and key in home]
-        if keys:
-            shared.append((home[keys[0]], task.name))
-    return shared
+            homes.setdefault(key, []).append(task.name)
+    shared = {
+        (home, task.name)
+        for task in tested
+        for key in pair_keys(task)
+        if len(key) - 4 > TRIVIAL_CELLS
+        for home in homes.get(key, ())
+    }
+    return sorted(shared, key=lambda pair: pair[::-1])
 
 
 # --- augmentation -----------------------------------------------------------------------------------------------------
