@@ -103,6 +103,14 @@ def test_folders_are_replaced_only_where_they_hold_an_export(tmp_path):
         Reasoner(net, backend="abacus")
 
 
+def example(folder: Path, puzzle: str) -> subprocess.CompletedProcess:
+    """examples/solve_exported.py where neither this package nor torch can be imported."""
+    arguments = ["x", str(folder), puzzle]
+    without = f"import sys; sys.modules['hrm'] = sys.modules['torch'] = None; sys.argv = {arguments!r}\n"
+    script = without + (Path(__file__).parents[1] / "examples" / "solve_exported.py").read_text()
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+
 def test_the_example_solves_without_the_package(tmp_path):
     ran = subprocess.run(
         [sys.executable, "-m", "hrm", "export", "sudoku", str(tmp_path / "out")], capture_output=True, text=True
@@ -110,9 +118,15 @@ def test_the_example_solves_without_the_package(tmp_path):
     assert ran.returncode == 0, ran.stderr
     grid = load_split("sudoku-hard-1k", "test").labels[0] - 1
     answer = "".join(map(str, grid))
-    example = Path(__file__).parents[1] / "examples" / "solve_exported.py"
-    arguments = ["x", str(tmp_path / "out"), answer[:-4] + "...."]
-    without = f"import sys; sys.modules['hrm'] = sys.modules['torch'] = None; sys.argv = {arguments!r}\n"
-    script = without + example.read_text()
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    ran = example(tmp_path / "out", answer[:-4] + "....")
     assert ran.stdout.strip() == answer, ran.stderr
+
+
+def test_the_example_runs_the_papers_model_and_refuses_other_programs(tmp_path):
+    net, puzzle = model("hrm", seq_len=81, vocab_size=11), "." * 81
+    write_segment(net, "sudoku", tmp_path / "onnx", "onnx")
+    given = Reasoner(net, halt="settled").solve(puzzle)
+    ran = example(tmp_path / "onnx", puzzle)
+    assert ran.stderr.startswith(f"{given.segments} segments, confidence {given.confidence:.3f}"), ran.stderr
+    write_segment(net, "sudoku", tmp_path / "torch", "torch")
+    assert "runs a Sudoku that was exported as ONNX" in example(tmp_path / "torch", puzzle).stderr
