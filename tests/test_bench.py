@@ -60,6 +60,11 @@ def test_flops_and_parts_are_of_an_eager_run_and_segments_of_each_backends_own(m
 REPORT = {
     "weights": "w",
     "puzzles": 2,
+    "puzzles_hash": "p",
+    "weights_hash": "h",
+    "passes": 32,
+    "max_segments": 64,
+    "patience": 4,
     "device": "cpu",
     "dtype": "float32",
     "work": [{"name": "eager, 1 puzzle", "gflop": 1.0, "share_of_ceiling": 0.1}],
@@ -79,6 +84,10 @@ def test_a_fifth_more_work_or_a_fifth_less_of_the_machine_is_slower(gflop, share
 def test_reports_of_other_things_are_not_compared():
     with pytest.raises(ValueError, match="the earlier report is of puzzles=2, this one of 3"):
         slower(REPORT | {"puzzles": 3}, REPORT)
+    with pytest.raises(ValueError, match="of weights_hash=h, this one of other"):
+        slower(REPORT | {"weights_hash": "other"}, REPORT)
+    with pytest.raises(ValueError, match="is of eager, 1 puzzle: measure the same --backends"):
+        slower(REPORT | {"work": [{"name": "onnx, 1 puzzle"}]}, REPORT)
 
 
 def test_the_shell_measures_the_shipped_weights_and_compares_with_a_report(tmp_path):

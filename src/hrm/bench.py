@@ -6,6 +6,7 @@ by the FLOPs, not by seconds. FLOPs, and where the time goes, are always those o
 see what a compiled or exported program does, and rounding may send that another way, with other segments.
 """
 
+import hashlib
 import os
 import platform
 import statistics
@@ -29,6 +30,8 @@ from .reasoner import Reasoner
 
 LOSS = 0.2
 """A later report that needs this share more FLOPs, or reaches this share less of the machine, is slower."""
+ALIKE = ("puzzles", "puzzles_hash", "weights_hash", "passes", "max_segments", "patience", "device", "dtype")
+"""What two reports that are compared must have in common, besides the name of the weights."""
 
 
 @dataclass
@@ -129,6 +132,11 @@ def bench(
         "device": device,
         "dtype": eager.model.config.forward_dtype,
         "puzzles": len(tokens),
+        "puzzles_hash": hash_of(tokens),
+        "weights_hash": hash_of(*(tensor.float().cpu().numpy() for tensor in eager.model.state_dict().values())),
+        "passes": eager.passes,
+        "max_segments": eager.max_segments,
+        "patience": eager.patience,
         "rounds": rounds,
         "ceiling_gflop_per_s": top / 1e9,
         "ceiling_dtype": machine_dtype(device),
@@ -140,6 +148,14 @@ def bench(
         "parts": where_time_goes(eager, tokens),
         "cold_start_s": cold_start(weights, tokens[0], eager) if cold else None,
     }
+
+
+def hash_of(*arrays: np.ndarray) -> str:
+    """Of their contents, in short."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()[:16]
 
 
 def where_time_goes(reasoner: Reasoner, tokens: np.ndarray) -> dict[str, float]:
@@ -239,12 +255,14 @@ def read_report(path: Path, weights: str) -> dict[str, Any]:
 
 def slower(report: dict[str, Any], before: dict[str, Any]) -> list[str]:
     """What has become slower than an earlier report of the same weights and puzzles says. Raises ValueError for others."""
-    for key in ("puzzles", "device", "dtype"):  # the weights were compared when it was read
+    for key in ALIKE:
         if report[key] != before.get(key):
             raise ValueError(
                 f"the earlier report is of {key}={before.get(key)}, this one of {report[key]}: measure alike"
             )
     old = {row["name"]: row for row in before["work"]}
+    if not any(row["name"] in old for row in report["work"]):
+        raise ValueError(f"the earlier report is of {', '.join(old) or 'nothing'}: measure the same --backends")
     found = []
     for row in report["work"]:
         if row["name"] not in old:
