@@ -86,20 +86,22 @@ def written(folder: Path, *tasks: ArcTask) -> Path:
 
 
 def test_a_task_of_the_weights_own_data_set_is_known_if_it_was_trained_on(tmp_path):
-    written(tmp_path / "s" / "training", ArcTask("held", (swapped("12"), swapped("11")), (swapped("21"),)))
+    held = ArcTask("held", (swapped("12"), swapped("11")), (swapped("21"),))
+    written(tmp_path / "s" / "training", held)
     written(tmp_path / "s" / "evaluation", TASK)
     how = dict(source=tmp_path / "s", num_aug=1, side=5, policy="training")
     build_arc(out=tmp_path / "d", **how)
     found = Weights(model(), "arc", {"data_hash": load_split(str(tmp_path / "d"), "train").hash})
-    table, first = trained_identifiers(found, tmp_path / "d", "held")
+    table, first = trained_identifiers(found, tmp_path / "d", held)
     assert (len(table), first) == (2, 1)
-    for name in ("swap", "nowhere"):  # the first has identifiers, and was only asked
-        assert trained_identifiers(found, tmp_path / "d", name) is None
+    other = replace(held, demos=(swapped("22"), *held.demos))
+    for task in (TASK, replace(held, name="nowhere"), other):  # only asked, unknown, another of the same name
+        assert trained_identifiers(found, tmp_path / "d", task) is None
     build_arc(out=tmp_path / "r", layout="reference", **how)
     with pytest.raises(ValueError, match="r: not the data set that"):
-        trained_identifiers(found, tmp_path / "r", "held")
+        trained_identifiers(found, tmp_path / "r", held)
     with pytest.raises(ValueError, match="no augmentation table: build one with --layout table"):
-        trained_identifiers(replace(found, card={}), tmp_path / "r", "held")
+        trained_identifiers(replace(found, card={}), tmp_path / "r", held)
 
 
 def test_the_shell_shows_demonstrations_attempts_and_how_they_came(tmp_path, capsys, monkeypatch):
