@@ -210,6 +210,8 @@ def test_lines_are_numbered_however_they_arrive():
         (("solve", "sudoku", EASY, "--format", "xml"), "choose text, json or csv"),
         (("solve", "sudoku", EASY, "--halt", "soon"), "choose one of"),
         (("solve", "sudoku", EASY, "--device", "tpu"), "device 'tpu': not on this machine; here: cpu"),
+        (("solve", "sudoku", EASY, "--device", "cpu:x"), "device 'cpu:x': not on this machine; here: cpu"),
+        (("train", "sudoku-cpu", "beta1=1"), "beta1"),
         (("solve", "sudoku", EASY, "--dtype", "int4"), "choose one of auto, saved, bfloat16, float32"),
         (("train", "sudoku-cpu", "device=tpu"), "not on this machine"),
         (("eval", "sudoku", "--data", "nowhere"), "neither a data-set folder nor a built-in set"),

@@ -103,6 +103,13 @@ def test_folders_are_replaced_only_where_they_hold_an_export(tmp_path):
         Reasoner(net, backend="abacus")
 
 
+def test_an_export_through_a_link_replaces_what_it_points_to(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "out", target_is_directory=True)
+    for kind in ("candidates", "both"):
+        write_segment(model(kind), "sudoku", tmp_path / "link", "torch")
+        assert f'"carry": "{kind}"' in (tmp_path / "out" / "segment.json").read_text()
+
+
 def example(folder: Path, puzzle: str) -> subprocess.CompletedProcess:
     """examples/solve_exported.py where neither this package nor torch can be imported."""
     arguments = ["x", str(folder), puzzle]
