@@ -40,8 +40,8 @@ def families():
 
 def test_variants_are_other_puzzles_of_the_same_solution(families):
     task, puzzles, answers, groups = families
-    for puzzle, answer, group in zip(puzzles, answers, groups, strict=True):
-        assert (group[0] == puzzle).all()
+    for puzzle, answer, (group, solved) in zip(puzzles, answers, groups, strict=True):
+        assert (group[0] == puzzle).all() and (solved == answer).all()
         assert len(group) > 4 and len(np.unique(group, axis=0)) == len(group)
         for variant in group:
             solutions = task.solve(variant)
@@ -49,7 +49,7 @@ def test_variants_are_other_puzzles_of_the_same_solution(families):
 
 
 def test_variants_of_a_hard_puzzle_are_hard(families):
-    task, puzzles, _, (hard, easy) = families
+    task, puzzles, _, ((hard, _), (easy, _)) = families
     assert all(open_after_assumptions(task, variant) for variant in hard)
     assert not open_after_assumptions(task, puzzles[1])
     for variant in (*hard, *easy):
@@ -59,15 +59,25 @@ def test_variants_of_a_hard_puzzle_are_hard(families):
 def test_variants_are_a_function_of_the_seed(families):
     task, puzzles, answers, groups = families
     again = variants(task, puzzles[::-1], answers[::-1], 8, [2, 1])  # in another order, in other threads
-    assert all((a == b).all() for a, b in zip(groups, again[::-1], strict=True))
+    assert all((a[0] == b[0]).all() for a, b in zip(groups, again[::-1], strict=True))
     other = variants(task, puzzles, answers, 8, [3, 2])
-    assert other[0].tobytes() != groups[0].tobytes() and other[1].tobytes() == groups[1].tobytes()
+    assert other[0][0].tobytes() != groups[0][0].tobytes() and other[1][0].tobytes() == groups[1][0].tobytes()
+
+
+def test_drifting_variants_have_solutions_of_their_own(families):
+    task, puzzles, answers, _ = families
+    for puzzle, (group, solved) in zip(puzzles, variants(task, puzzles, answers, 48, [1, 2], drift=True), strict=True):
+        assert (group[0] == puzzle).all() and len(np.unique(solved, axis=0)) > 1
+        for variant, answer in zip(group, solved, strict=True):
+            solutions = task.solve(variant)
+            assert len(solutions) == 1 and (solutions[0] == answer).all()
+            assert beyond_assumptions(task, variant) or not beyond_assumptions(task, puzzle)
 
 
 def test_variants_work_on_other_sizes():
     task = Sudoku(2, 3)
     puzzle, answer = task.generate(np.random.default_rng(0))
-    (group,) = variants(task, puzzle[None], answer[None], 6, [0])
+    ((group, _),) = variants(task, puzzle[None], answer[None], 6, [0])
     assert len(group) > 1 and all(task.is_unique(variant) for variant in group)
 
 
@@ -80,6 +90,29 @@ def test_a_data_set_with_variants_groups_them(tmp_path):
     assert len(widths) == 5 and 1 < widths.max() <= 5 and widths.sum() == len(split.inputs)
     firsts = np.repeat(split.group_indices[:-1], widths)
     assert (split.labels == split.labels[firsts]).all()
+
+
+def test_no_drifting_variant_has_the_solution_of_a_test_row(tmp_path):
+    task = Sudoku()
+    solution = task.format(task.solve(task.parse(EASY))[0])
+    how = {"source": str(tmp_path / "train.csv"), "val": 0, "variants": 60, "drift": True}
+
+    def solutions(name: str, **more: str) -> set[bytes]:
+        build("sudoku", out=tmp_path / name, **how, **more)
+        return {task.decode(label).tobytes() for label in load_split(str(tmp_path / name), "train").labels}
+
+    (tmp_path / "train.csv").write_text(f"question,answer\n{EASY},{solution}\n")
+    drifted = solutions("a")
+    taken = min(drifted - {task.parse(solution).tobytes()})
+    line = task.format(np.frombuffer(taken, np.uint8))
+    (tmp_path / "test.csv").write_text(f"question,answer\n.{line[1:]},{line}\n")
+    left = solutions("b", test_source=str(tmp_path / "test.csv"))
+    assert left == drifted - {taken}
+
+
+def test_drift_without_variants_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--drift: say how many"):
+        build("sudoku", source="sudoku-6x6-1k", out=tmp_path / "x", drift=True)
 
 
 @pytest.mark.parametrize("how", [{"task": "maze"}, {"num_aug": 3}])

@@ -45,6 +45,7 @@ def build(
     val_source: str | None = None,
     num_aug: int = 0,
     variants: int = 0,
+    drift: bool = False,
     beyond: int = 0,
     harden: int = 0,
     min_rating: int | None = None,
@@ -62,10 +63,11 @@ def build(
     from the rows that the subsample leaves over; the test split from `test_source`, from the hub's or the built-in's
     own test file, or from the rest left over. No solution grid, up to symmetry, is in two splits, but that a test file
     given as such is left whole and may share grids with training. With `variants` a training puzzle is a group of itself and
-    up to so many puzzles of the same solution and kind (tasks/variants.py), and `beyond` so many puzzles that no single
-    assumption solves join the training rows, made from their solution grids; with `harden` then join beside each the most
-    open puzzles of its solution, four at most, met in a walk of so many steps: more than the source's rows, settings to be
-    named beside every result. All take minutes; `progress` is told of them. hashes.json keeps what was asked for.
+    up to so many puzzles of the same solution and kind (tasks/variants.py), with `drift` of other solutions too, apart from
+    those of the other splits; and `beyond` so many puzzles that no single assumption solves join the training rows, made from
+    their solution grids; with `harden` then join beside each the most open puzzles of its solution, four at most, met in a
+    walk of so many steps: more than the source's rows, settings to be named beside every result. All take minutes; `progress`
+    is told of them. hashes.json keeps what was asked for.
     """
     built = deciding(locals())
     refuse_to_replace(Path(out), overwrite)
@@ -74,6 +76,8 @@ def build(
         raise ValueError(f"--min-path {min_path}: only for mazes by --source generate")
     if variants and (task.name != "sudoku" or num_aug):
         raise ValueError(f"--variants {variants}: " + ("not together with --num-aug" if num_aug else "only for Sudoku"))
+    if drift and not variants:
+        raise ValueError("--drift: say how many puzzles to make of each with --variants N")
     for option, asked in (("beyond", beyond), ("harden", harden)):
         if asked and task.name != "sudoku":
             raise ValueError(f"--{option} {asked}: only for Sudoku")
@@ -115,14 +119,13 @@ def build(
         )
 
     puzzles, answers = checked_grids(picked, task)
+    kept_out = orbit_keys(task, val_rows + test) if (beyond or drift) and not task.scarce else set()
     if beyond:
-        puzzles, answers = with_beyond(
-            task, puzzles, answers, beyond, seed, orbit_keys(task, val_rows + test), progress
-        )
+        puzzles, answers = with_beyond(task, puzzles, answers, beyond, seed, kept_out, progress)
     if harden:
         puzzles, answers = with_harder(task, puzzles, answers, harden, seed, progress)
     if variants:
-        splits = {"train": varied_split(task, puzzles, answers, variants, seed, progress)}
+        splits = {"train": varied_split(task, puzzles, answers, variants, drift, seed, kept_out, progress)}
     else:
         splits = {"train": augmented_split(task, puzzles, answers, num_aug, seed)}
     for name, rows in (("val", val_rows), ("test", test)):
@@ -243,8 +246,8 @@ def with_beyond(
     """Puzzles and answers with `wanted` more beyond single assumptions; fewer by those whose orbit is in `kept_out`."""
     make = numba_task(f"--beyond {wanted}").beyond
     made, solved = make(task, answers, wanted, stream_seed(seed, BEYOND, 0), progress)
-    apart = [task.same_orbit_key(answer) not in kept_out for answer in solved]
-    return np.concatenate((puzzles, made[apart])), np.concatenate((answers, solved[apart]))
+    made, solved = without_orbits(task, made, solved, kept_out)
+    return np.concatenate((puzzles, made)), np.concatenate((answers, solved))
 
 
 def with_harder(
@@ -257,13 +260,33 @@ def with_harder(
 
 
 def varied_split(
-    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seed: int, progress: Progress
+    task: Sudoku,
+    puzzles: np.ndarray,
+    answers: np.ndarray,
+    wanted: int,
+    drift: bool,
+    seed: int,
+    kept_out: set[int],
+    progress: Progress,
 ) -> Split:
-    """Each puzzle as a group of itself and up to `wanted` variants of it."""
+    """Each puzzle as a group of itself and up to `wanted` variants; drifting, fewer by those whose orbit is in `kept_out`."""
     seeds = [stream_seed(seed, VARIANTS, row) for row in range(len(puzzles))]
-    groups = numba_task(f"--variants {wanted}").variants(task, puzzles, answers, wanted, seeds, progress)
-    widths = np.array([len(group) for group in groups])
-    return split_of_grids(task, np.concatenate(groups), np.repeat(answers, widths, 0), groups=widths)
+    make = numba_task(f"--variants {wanted}").variants
+    groups = make(task, puzzles, answers, wanted, seeds, progress, drift=drift)
+    if drift:
+        apart = [without_orbits(task, *group, kept_out) for group in groups]
+        groups = [group for group in apart if len(group[0])]
+    widths = np.array([len(made) for made, _ in groups])
+    return split_of_grids(task, *(np.concatenate(side) for side in zip(*groups, strict=True)), groups=widths)
+
+
+def without_orbits(
+    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, kept_out: set[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those rows of (N, S) whose solutions are no symmetric copy of one in `kept_out`."""
+    distinct, which = np.unique(answers, axis=0, return_inverse=True)
+    apart = np.array([task.same_orbit_key(answer) not in kept_out for answer in distinct])[which]
+    return puzzles[apart], answers[apart]
 
 
 def numba_task(asked: str) -> ModuleType:

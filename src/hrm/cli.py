@@ -713,6 +713,9 @@ def data_build(
     variants: Annotated[
         int, typer.Option(min=0, help="Sudoku: puzzles of the same solution beside each training puzzle, at most")
     ] = 0,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="Sudoku: variants may have other solutions, further and further away")
+    ] = False,
     beyond: Annotated[
         int,
         typer.Option(min=0, help="9x9 Sudoku: puzzles that no single assumption solves, made from the training rows"),
@@ -750,7 +753,9 @@ def data_build(
         from .arc_data import build_arc
 
         refuse(
-            context, "subsample val test_source val_source variants beyond harden min_rating min_path", "not for ARC"
+            context,
+            "subsample val test_source val_source variants drift beyond harden min_rating min_path",
+            "not for ARC",
         )
         if not source and not arc_set:
             raise ValueError("--source is missing: a .zip, folder or .json of tasks; or give --set")
@@ -792,6 +797,7 @@ def data_build(
             val_source=val_source,
             num_aug=num_aug or 0,
             variants=variants,
+            drift=drift,
             beyond=beyond,
             harden=harden,
             min_rating=min_rating,

@@ -2,8 +2,8 @@
 
 Beyond single assumptions is a puzzle that stays unsolved when every value is ruled out that, assumed alone and followed by
 singles, contradicts: what most Sudoku-Extreme rows are and hardly one of a million random puzzles is. `variants` exchanges
-givens and lets none be easier in kind than the puzzle; `beyond` finds such puzzles where there are none, from solved grids;
-`harder` walks from a puzzle towards those of its solution that give least away.
+givens and lets none be easier in kind than the puzzle, drifting to other solutions if asked to; `beyond` finds such puzzles
+where there are none, from solved grids; `harder` walks from a puzzle towards those of its solution that give least away.
 Needs numba, for a puzzle with fifty variants takes thousands of exact searches. Grids are uint8 (S,), values of a cell a
 bit each.
 """
@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
@@ -20,12 +20,16 @@ from numba import njit
 from . import Progress, untold
 from .sudoku import Sudoku, geometry
 
+Made = TypeVar("Made")
+
 MOST_SOLUTIONS = 100
 """A given whose removal leaves so many solutions stays."""
 MOST_NODES = 10_000
 """As does one whose removal makes a search that long."""
 TRIES = 12
 """Givens taken away, for each variant asked for, before a puzzle is left with fewer."""
+RECENT = 8
+"""A drifting walk goes on from one of so many that it met last, half of the time."""
 SPREAD = 32
 """Puzzles that `beyond` takes from one start, itself among them."""
 PATIENCE = 4000
@@ -55,12 +59,19 @@ def variants(
     wanted: int,
     seeds: list[int],
     progress: Progress = untold,
-) -> list[np.ndarray]:
-    """For each puzzle of (N, S), itself and up to `wanted` variants, (1 + n, S): a function of the puzzle and its seed."""
+    *,
+    drift: bool = False,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each puzzle of (N, S) itself and up to `wanted` variants, and their solutions, (1 + n, S) each.
+
+    A variant is the puzzle or an earlier variant with a given exchanged for another of the same solution; with `drift` more
+    often one of the last few met, and the solution may be any that taking the given away lets in. It is beyond single
+    assumptions where the puzzle is. What is made of a puzzle is a function of it and its seed.
+    """
     grid = grid_of(task)
 
-    def vary(row: int) -> np.ndarray:
-        return _variants(puzzles[row], answers[row], grid, wanted, seeds[row] & 0xFFFFFFFF)
+    def vary(row: int) -> tuple[np.ndarray, np.ndarray]:
+        return _variants(puzzles[row], answers[row], grid, wanted, seeds[row] & 0xFFFFFFFF, drift)
 
     return _of_each(vary, len(puzzles), "puzzles varied", progress)
 
@@ -144,7 +155,7 @@ def standing_and_refuted(task: Sudoku, puzzle: np.ndarray) -> tuple[int, int]:
     return _left(values), _refuted(values, grid, np.inf)
 
 
-def _of_each(make: Callable[[int], np.ndarray], rows: int, said: str, progress: Progress) -> list[np.ndarray]:
+def _of_each(make: Callable[[int], Made], rows: int, said: str, progress: Progress) -> list[Made]:
     """What `make` makes of each row, with a thread for each CPU."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # numba's random state is the thread's own
         made = []
@@ -173,22 +184,29 @@ def grid_of(task: Sudoku) -> Grid:
 
 
 @njit(cache=True, nogil=True)
-def _variants(puzzle, answer, grid, wanted, seed):
+def _variants(puzzle, answer, grid, wanted, seed, drift):
     np.random.seed(seed)
-    found = np.zeros((wanted + 1, len(puzzle)), np.uint8)
-    found[0] = puzzle
+    found, answers = np.zeros((wanted + 1, len(puzzle)), np.uint8), np.zeros((wanted + 1, len(puzzle)), np.uint8)
+    found[0], answers[0] = puzzle, answer
     count = 1
     hard = _beyond(puzzle, grid)
     for _ in range(wanted * TRIES):
         if count > wanted:
             break
-        base = found[np.random.randint(count) if np.random.randint(2) else 0].copy()
+        near = 0
+        if np.random.randint(2):
+            near = np.random.randint(count)
+        elif drift:
+            near = max(count - 1 - np.random.randint(RECENT), 0)
+        base, answer = found[near].copy(), answers[near]
         givens = np.flatnonzero(base)
         taken = givens[np.random.randint(len(givens))]
         base[taken] = 0
         solutions, complete = _solutions(base, grid, MOST_SOLUTIONS)
         if not complete:
             continue
+        if drift and np.random.randint(2):
+            answer = solutions[np.random.randint(len(solutions))]
         kept = 0
         for cell in np.random.permutation(len(puzzle)):
             if kept == 2 or count > wanted:
@@ -199,10 +217,10 @@ def _variants(puzzle, answer, grid, wanted, seed):
             trial[cell] = answer[cell]
             if _among(trial, found[:count]) or (hard and not _beyond(trial, grid)):
                 continue
-            found[count] = trial
+            found[count], answers[count] = trial, answer
             count += 1
             kept += 1
-    return found[:count]
+    return found[:count], answers[:count]
 
 
 @njit(cache=True, nogil=True)
