@@ -1,6 +1,6 @@
-"""Solve a Sudoku with an exported segment: numpy and onnxruntime, nothing of this package.
+"""Solve a Sudoku with an exported segment: numpy and onnxruntime or torch, nothing of this package.
 
-    hrm export sudoku exported/
+    hrm export sudoku exported/                  # or --format torch
     python examples/solve_exported.py exported/ 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
 
 A latent carry runs until its answer is the same twice and Q agrees. Candidates are ruled out and, where nothing
@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 BLANK, FIRST = 1, 2  # tokens: 0 is padding, 1 a blank, digit d is d + 1
 
@@ -21,23 +20,39 @@ BLANK, FIRST = 1, 2  # tokens: 0 is padding, 1 a blank, digit d is d + 1
 def main() -> None:
     folder, puzzle = Path(sys.argv[1]), sys.argv[2]
     about = json.loads((folder / "segment.json").read_text())
-    if about["task"] != "sudoku" or not about["program"].endswith(".onnx"):
-        sys.exit(
-            f"{folder}: {about['task']} as {about['program']}; this example runs a Sudoku that was exported as ONNX"
-        )
-    session = onnxruntime.InferenceSession(str(folder / about["program"]), providers=["CPUExecutionProvider"])
+    if about["task"] != "sudoku":
+        sys.exit(f"{folder}: {about['task']}; this example runs an exported Sudoku")
+    run = partial(segment, loaded(folder / about["program"], about["inputs"]), about)
     digits = [0 if c in ".0" else int(c) for c in puzzle]
     tokens = np.array([d + 1 for d in digits], np.int32)[None]  # (1, S)
     solve = deduce if "candidates" in about["inputs"] else latent
-    answer, segments, belief = solve(partial(segment, session, about), about, tokens, folder)
+    answer, segments, belief = solve(run, about, tokens, folder)
     print("".join(str(t - 1) for t in answer))
     print(f"{segments} segments, confidence {belief:.3f}", file=sys.stderr)
 
 
-def segment(session, about, given):
+def loaded(program, inputs):
+    """The program as a function of its named inputs, numpy in and out."""
+    if program.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(program), providers=["CPUExecutionProvider"])
+        return partial(session.run, None)
+    import torch
+
+    module = torch.export.load(program).module()
+
+    def run(given):
+        with torch.inference_mode():
+            return [said.numpy() for said in module(*(torch.from_numpy(given[name]) for name in inputs))]
+
+    return run
+
+
+def segment(program, about, given):
     """What the program says, by name; "state" is what the next segment is given of it."""
     unnamed = {"puzzle_identifiers": np.zeros(1, np.int32)} if "puzzle_identifiers" in about["inputs"] else {}
-    said = dict(zip(about["outputs"], session.run(None, given | unnamed), strict=True))
+    said = dict(zip(about["outputs"], program(given | unnamed), strict=True))
     return said | {"state": {name: said[f"next_{name}"] for name in ("z_H", "z_L") if name in given}}
 
 

@@ -110,30 +110,34 @@ def test_an_export_through_a_link_replaces_what_it_points_to(tmp_path):
         assert f'"carry": "{kind}"' in (tmp_path / "out" / "segment.json").read_text()
 
 
-def example(folder: Path, puzzle: str) -> subprocess.CompletedProcess:
-    """examples/solve_exported.py where neither this package nor torch can be imported."""
+def example(folder: Path, puzzle: str, *without: str) -> subprocess.CompletedProcess:
+    """examples/solve_exported.py where neither this package nor those named can be imported."""
     arguments = ["x", str(folder), puzzle]
-    without = f"import sys; sys.modules['hrm'] = sys.modules['torch'] = None; sys.argv = {arguments!r}\n"
-    script = without + (Path(__file__).parents[1] / "examples" / "solve_exported.py").read_text()
+    script = f"import sys; sys.modules.update(dict.fromkeys({['hrm', *without]})); sys.argv = {arguments!r}\n"
+    script += (Path(__file__).parents[1] / "examples" / "solve_exported.py").read_text()
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
 
-def test_the_example_solves_without_the_package(tmp_path):
+@pytest.mark.parametrize(("kind", "without"), [("onnx", "torch"), ("torch", "onnxruntime")])
+def test_the_example_solves_without_the_package(kind, without, tmp_path):
     ran = subprocess.run(
-        [sys.executable, "-m", "hrm", "export", "sudoku", str(tmp_path / "out")], capture_output=True, text=True
+        [sys.executable, "-m", "hrm", "export", "sudoku", str(tmp_path / "out"), "--format", kind],
+        capture_output=True,
+        text=True,
     )
     assert ran.returncode == 0, ran.stderr
     grid = load_split("sudoku-hard-1k", "test").labels[0] - 1
     answer = "".join(map(str, grid))
-    ran = example(tmp_path / "out", answer[:-4] + "....")
+    ran = example(tmp_path / "out", answer[:-4] + "....", without)
     assert ran.stdout.strip() == answer, ran.stderr
 
 
-def test_the_example_runs_the_papers_model_and_refuses_other_programs(tmp_path):
+@pytest.mark.parametrize(("kind", "without"), [("onnx", "torch"), ("torch", "onnxruntime")])
+def test_the_example_runs_the_papers_model_and_refuses_other_puzzles(kind, without, tmp_path):
     net, puzzle = model("hrm", seq_len=81, vocab_size=11), "." * 81
-    write_segment(net, "sudoku", tmp_path / "onnx", "onnx")
+    write_segment(net, "sudoku", tmp_path / "out", kind)
     given = Reasoner(net, halt="settled").solve(puzzle)
-    ran = example(tmp_path / "onnx", puzzle)
+    ran = example(tmp_path / "out", puzzle, without)
     assert ran.stderr.startswith(f"{given.segments} segments, confidence {given.confidence:.3f}"), ran.stderr
-    write_segment(net, "sudoku", tmp_path / "torch", "torch")
-    assert "runs a Sudoku that was exported as ONNX" in example(tmp_path / "torch", puzzle).stderr
+    write_segment(net, "maze", tmp_path / "maze", kind)
+    assert "maze; this example runs an exported Sudoku" in example(tmp_path / "maze", puzzle).stderr
