@@ -404,6 +404,12 @@ def test_every_pass_of_a_pinned_puzzle_is_watched_under_a_number_of_its_own():
     assert [thought.look for thought in thoughts if thought.halted] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("option", [{"noise": 0.1}, {"check": True}, {"select": "votes"}])
+def test_options_that_one_pass_would_ignore_are_refused(option):
+    with pytest.raises(ValueError, match="give passes or pins as well"):
+        Reasoner(six_by_six(), **option)
+
+
 def test_pins_go_with_confidence_only():
     with pytest.raises(ValueError, match="goes by confidence"):
         Reasoner(six_by_six(**LATTICE), pins=2, select="votes")

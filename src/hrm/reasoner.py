@@ -99,6 +99,8 @@ class Reasoner:
         self.task = task_for(task, model.config.seq_len)
         if self.task.sound is None and (passes > 1 or pins or check):
             raise ValueError(f"passes, pins and check are not for {task}, which has no rules to look by: use votes")
+        if passes + pins == 1 and (noise or check or select != "confidence"):
+            raise ValueError("noise, check and select choose among several passes: give passes or pins as well")
         self.max_segments, self.patience = max_segments, patient
         self.halt = "full" if deduces else ("settled" if learned else "stable") if halt == "auto" else halt
         self.passes, self.select, self.check = passes, select, check
