@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -166,8 +167,15 @@ def test_sigterm_and_ctrl_c_save_and_leave(number, tmp_path):
 
 
 def test_two_processes_agree_with_one(tmp_path):
-    """Same global batch, gradients summed over ranks, duplicates of a puzzle's row gathered."""
-    changes = {"augment": "false", "arch.halt_max_steps": 1, "steps": 6, "eval_every": 6}
+    """Same global batch, gradients summed over ranks, the rows of several puzzles gathered, some of them twice."""
+    data, names = tmp_path / "data", 5
+    build("sudoku", source="sudoku-6x6-1k", out=data, subsample=40, val=0)
+    for split in ("train", "test"):
+        told = ckpt.read_json(data / split / "dataset.json") | {"num_puzzle_identifiers": names + 1}
+        (data / split / "dataset.json").write_text(json.dumps(told))
+        path = data / split / "all__puzzle_identifiers.npy"
+        np.save(path, (np.arange(len(np.load(path))) % names + 1).astype(np.int32))
+    changes = {"data_path": data, "augment": "false", "arch.halt_max_steps": 1, "steps": 6, "eval_every": "null"}
     one = train(recipe(**changes), runs=tmp_path / "one")
     command = [
         sys.executable,
@@ -189,6 +197,7 @@ def test_two_processes_agree_with_one(tmp_path):
     for name in a:
         # atan2 turns a rounding difference of a near-zero gradient into a step of up to lr: compare closely, not to the bit
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=2e-4, msg=name)
+    assert a["puzzle_emb.weights"][1:].any(1).all() and not a["puzzle_emb.weights"][0].any()
     assert ran.stdout.count("finished 6 steps") == 1  # rank 0 speaks for all
 
 
