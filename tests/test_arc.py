@@ -432,6 +432,12 @@ def test_weights_are_measured_on_no_other_identifiers_than_their_own(tmp_path):
     assert "ARC needs a folder" in refusal("eval", ours, "--data", __file__)
     assert f"other: not the data set that {ours} was trained on" in refusal("eval", ours, "--data", tmp_path / "other")
     assert "trained with 15 puzzle identifiers, " in refusal("eval", ours, "--data", tmp_path / "larger")
+    ran = CliRunner().invoke(app, ["eval", str(ours), "--data", str(tmp_path / "own"), "--ensemble", str(ours)])
+    assert ran.exit_code == 0 and "an ensemble of 2 checkpoints votes" in ran.output, ran.output
+    ensemble = ("eval", ours, "--data", tmp_path / "own", "--ensemble")
+    assert "sudoku: these weights are not for ARC" in refusal(*ensemble, "sudoku")
+    foreign = arc_weights(tmp_path / "foreign", split, load_split(str(tmp_path / "other"), "train").hash)
+    assert f"not the data set that {foreign} was trained on" in refusal(*ensemble, foreign)
     unknown = arc_weights(tmp_path / "unknown", split, None)  # as a reference's converted checkpoint
     assert CliRunner().invoke(app, ["eval", str(unknown), "--data", str(tmp_path / "other")]).exit_code == 0
 
@@ -448,7 +454,7 @@ def test_tests_without_a_known_answer_are_asked_and_not_scored(tmp_path):
     for name, scored in (("none", {}), ("one", {"scored_tasks": 1, "whole_task": 1.0, "share_of_test_inputs": 1.0})):
         names = json.loads((tmp_path / name / "identifiers.json").read_text())
         split = load_split(str(tmp_path / name), "test")
-        report, document = evaluate_arc(Oracle(EVALUATION, names, 0.0), split, names, split.puzzle_identifiers[1:])
+        report, document = evaluate_arc([Oracle(EVALUATION, names, 0.0)], split, names, split.puzzle_identifiers[1:])
         assert report["untrained_tasks"] == 1
         assert scored.items() <= report.items() and ("whole_task" in report) == bool(scored)
         given = {name: [entry["attempt_1"] for entry in entries] for name, entries in document.items()}
@@ -492,8 +498,11 @@ def test_votes_over_augmentations_find_the_answer(tmp_path, wrong, right):
         json.loads((tmp_path / "d" / "identifiers.json").read_text()),
     )
     oracle = Oracle(EVALUATION, names, wrong)
-    report, document = evaluate_arc(oracle, split, names, split.puzzle_identifiers)
+    report, document = evaluate_arc([oracle], split, names, split.puzzle_identifiers)
     assert report["whole_task"] == report["share_of_test_inputs"] == right
     assert report["test_inputs"] == 6 and set(document) == {"b0", "b1", "b2"}
-    assert evaluate_arc(oracle, split, names, split.puzzle_identifiers, votes=1)[0]["votes"] == 6
+    assert evaluate_arc([oracle], split, names, split.puzzle_identifiers, votes=1)[0]["votes"] == 6
     assert oracle.asked <= 6 * 41 + 6
+    pair = [oracle, Oracle(EVALUATION, names, 0.0)]  # of which one is always right
+    report, _ = evaluate_arc(pair, split, names, split.puzzle_identifiers, votes=1)
+    assert (report["checkpoints"], report["votes"], report["whole_task"]) == (2, 12, 1.0)

@@ -64,7 +64,7 @@ def test_the_answer_of_a_test_changes_nothing():
 def test_a_small_task_is_learned_from_its_demonstrations_alone():
     fitted = fit(model(), TASK, seconds=60, most_steps=400, augmentations=3, everything=True)
     assert fitted.loss < 0.1
-    (ballot,) = vote(Reasoner(fitted.model, "arc"), [Asked(TASK, fitted.table, 1)]).values()
+    (ballot,) = vote([Reasoner(fitted.model, "arc")], [Asked(TASK, fitted.table, 1)]).values()
     assert right_at(ballot, TASK.tests[0].output, 2)
 
 

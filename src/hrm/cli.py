@@ -230,7 +230,7 @@ def solve_arc(
     else:
         asked = Asked(task, *known)
         console.print(f"{task.name} was trained on, under {len(known[0])} identifiers")
-    ballots = vote(reasoner, [asked], votes)
+    ballots = vote([reasoner], [asked], votes)
     rows = [[(f"demonstration {k}", pair.input), ("gives", pair.output)] for k, pair in enumerate(task.demos, 1)]
     missed = False
     for number, pair in enumerate(task.tests):
@@ -402,6 +402,9 @@ def evaluate_command(
     backend: Backend = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
     votes: Annotated[int | None, typer.Option(min=1, help="ARC: augmentations asked a test input; default all")] = None,
+    ensemble: Annotated[
+        list[str] | None, typer.Option(help="ARC: further weights of the same data that vote too; may be repeated")
+    ] = None,
     submission: Annotated[Path | None, typer.Option(help="ARC: write submission.json here")] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -420,7 +423,7 @@ def evaluate_command(
             context, "answers passes patience select check noise pins", "not for ARC, whose answers are chosen by votes"
         )
     else:
-        refuse(context, "votes submission", "for ARC only")
+        refuse(context, "votes ensemble submission", "for ARC only")
     data = data or built_in_set(found)
     if os.path.isfile(data):
         refuse(context, "split", "a CSV file has no splits")
@@ -432,7 +435,11 @@ def evaluate_command(
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner(found.model, found.task, **options)
     if found.task == "arc":
-        return evaluate_votes(reasoner, data, rows, votes, limit, submission, json_out)
+        others = [load_weights(name, device, forward_dtype=dtype) for name in ensemble or ()]
+        if strangers := [other.where for other in others if other.task != "arc"]:
+            raise ValueError(f"--ensemble {strangers[0]}: these weights are not for ARC")
+        voters = [reasoner, *(Reasoner(suited(o, rows, data).model, "arc", **options) for o in others)]
+        return evaluate_votes(voters, data, rows, votes, limit, submission, json_out)
     report = {"weights": found.where, "data": data, **evaluate(reasoner, rows, limit, answers)}
     if json_out:
         write_synced(json_out, json.dumps(report, indent=1).encode())
@@ -468,7 +475,7 @@ def built_in_set(found: Any) -> str:
 
 
 def evaluate_votes(
-    reasoner: Any,
+    voters: list[Any],
     data: str,
     rows: Any,
     votes: int | None,
@@ -482,11 +489,13 @@ def evaluate_votes(
     from .voting import evaluate_arc
 
     trained = load_split(data, "train").puzzle_identifiers
-    report, answers = evaluate_arc(reasoner, rows, identifier_names(data, rows), trained, votes, limit)
+    report, answers = evaluate_arc(voters, rows, identifier_names(data, rows), trained, votes, limit)
     for file, content in ((json_out, report), (submission, answers)):
         if file:
             write_synced(file, json.dumps(content).encode())
     print(f"tasks {report['tasks']} of {data}, {report['test_inputs']} test inputs, two attempts each")
+    if len(voters) > 1:
+        print(f"an ensemble of {len(voters)} checkpoints votes")
     if report["untrained_tasks"]:
         print(
             f"{report['untrained_tasks']} of them were never trained on: their identifiers mean nothing to these weights"

@@ -5,7 +5,7 @@ mean confidence, then by who came first, so that equal inputs give equal attempt
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -129,10 +129,13 @@ def asked_in(split: Split, identifiers: list[str]) -> list[Asked]:
     return found
 
 
-def vote(reasoner: Reasoner, tasks: list[Asked], votes: int | None = None) -> dict[tuple[str, int], Ballot]:
-    """Ask every test input under its task's identifiers, at most `votes` of them, until each vote is decided."""
+def vote(reasoners: Sequence[Reasoner], tasks: list[Asked], votes: int | None = None) -> dict[tuple[str, int], Ballot]:
+    """Ask every test input under its task's identifiers, at most `votes` of them, until each vote is decided.
+
+    One reasoner as a rule; of several, an ensemble, each is asked in turn and all vote together.
+    """
     ballots = {(one.task.name, number): Ballot() for one in tasks for number in range(len(one.task.tests))}
-    side = reasoner.task.side
+    side = reasoners[0].task.side
     most = max(len(one.table) for one in tasks)
     most = min(most, votes or most)
     for start in range(0, most, ROUND):
@@ -141,7 +144,7 @@ def vote(reasoner: Reasoner, tasks: list[Asked], votes: int | None = None) -> di
         for one in tasks:
             rows = one.table[:most]
             for number, pair in enumerate(one.task.tests):
-                if ballots[one.task.name, number].decided(len(rows) - start):
+                if ballots[one.task.name, number].decided((len(rows) - start) * len(reasoners)):
                     continue
                 for k, row in enumerate(rows[start : start + ROUND], start):
                     asked.append(((one.task.name, number), row))
@@ -149,14 +152,15 @@ def vote(reasoner: Reasoner, tasks: list[Asked], votes: int | None = None) -> di
                     numbers.append(one.first + k)
         if not asked:
             break
-        answers = reasoner.run(np.stack(tokens), np.array(numbers, np.int32))
-        for (key, row), said, confidence in zip(asked, answers.tokens, answers.confidence, strict=True):
-            ballots[key].add(said, row, float(confidence))
+        for reasoner in reasoners:
+            answers = reasoner.run(np.stack(tokens), np.array(numbers, np.int32))
+            for (key, row), said, confidence in zip(asked, answers.tokens, answers.confidence, strict=True):
+                ballots[key].add(said, row, float(confidence))
     return ballots
 
 
 def evaluate_arc(
-    reasoner: Reasoner,
+    reasoners: Sequence[Reasoner],
     split: Split,
     identifiers: list[str],
     trained: np.ndarray,
@@ -167,13 +171,14 @@ def evaluate_arc(
 
     A vote stops once the two attempts are decided, so those shares for larger k are of the grids seen until then.
     The scores are of those test inputs whose answers are known, and left out where none is; the submission is of all.
-    `trained`: the identifiers of the tasks trained on, from the training split; the report counts the asked ones that are
-    not among them. `votes`: most augmentations asked a test input; `limit`: only so many tasks, the first.
+    `reasoners`: one, or an ensemble that votes together. `trained`: the identifiers of the tasks trained on, from the
+    training split; the report counts the asked ones that are not among them. `votes`: most augmentations asked a test
+    input; `limit`: only so many tasks, the first.
     """
     started = time.perf_counter()
     asked = asked_in(split, identifiers)[:limit]
-    tasks, ballots = [one.task for one in asked], vote(reasoner, asked, votes)
-    report: dict[str, Any] = {"tasks": len(tasks), "test_inputs": len(ballots)}
+    tasks, ballots = [one.task for one in asked], vote(reasoners, asked, votes)
+    report: dict[str, Any] = {"checkpoints": len(reasoners), "tasks": len(tasks), "test_inputs": len(ballots)}
     report["untrained_tasks"] = sum(one.first not in trained for one in asked)
     if any(pair.output is not None for task in tasks for pair in task.tests):
         scored = scores(tasks, ballots)
