@@ -28,5 +28,5 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.installed
 	@PYTHON=$(VENV)/bin/python sh tools/install.sh '.[dev]'
 	@touch $@
 
-clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache
+clean:  # runs/ stays: it holds what was trained
+	rm -rf $(VENV) .pytest_cache .ruff_cache

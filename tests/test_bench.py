@@ -2,12 +2,13 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from hrm.bench import LOSS, bench, ceiling, flops_of, slower, timed
+from hrm.bench import LOSS, bench, ceiling, flops_of, read_report, slower, timed
 from hrm.cli import app
 from hrm.data import load_split
 from hrm.reasoner import Reasoner
@@ -55,6 +56,15 @@ def test_flops_and_parts_are_of_an_eager_run_and_segments_of_each_backends_own(m
     assert [row["segments"] for row in report["work"]] == [1, 1, 3, 3]
     assert theirs[0]["gflop"] == theirs[1]["gflop"] > 0 and ours[0]["gflop"] == ours[1]["gflop"]
     assert report["parts"]["fast level"] > report["parts"]["input"]
+
+
+def test_the_shipped_weights_need_no_fifth_more_flops_than_the_regression_file_says():
+    before = read_report(Path(__file__).parents[1] / "benchmarks" / "bench-sudoku.json", "sudoku")
+    asked = dict(rounds=1, device="cpu", cold=False, forward_dtype="float32", backends=["eager"])
+    report = bench("sudoku", load_split("sudoku-hard-1k", "test").inputs[: before["puzzles"]], **asked)
+    assert not [
+        line for line in slower(report, before) if "GFLOP" in line
+    ]  # the machine's share depends on the machine
 
 
 REPORT = {

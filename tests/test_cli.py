@@ -88,7 +88,10 @@ def test_csv_grids_and_json_lines_are_read(tmp_path):
     grids = "\n\n".join(TASK.format(TASK.parse(q), "grid") for q, _ in rows)
     (tmp_path / "b.txt").write_text(grids)
     (tmp_path / "c.jsonl").write_text("".join(json.dumps({"question": q}) + "\n" for q, _ in rows))
-    for name in ("a.csv", "b.txt", "c.jsonl"):
+    (tmp_path / "e.csv").write_text(
+        "puzzle,answer\n" + "".join(f"{q},{a}\n" for q, a in rows)
+    )  # as --format csv answers
+    for name in ("a.csv", "b.txt", "c.jsonl", "e.csv"):
         ran = hrm("solve", "sudoku", tmp_path / name, "--format", "json")
         assert [json.loads(line)["puzzle"] for line in ran.stdout.splitlines()] == [q for q, _ in rows], ran.stderr
     (tmp_path / "d.txt").write_text("\n".join([rows[0][0][:-1], *(q for q, _ in rows)]))  # the first is cut short

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import TRM, tiny
+from typer.testing import CliRunner
 
 from hrm.backends import in_float32
+from hrm.cli import app
 from hrm.data import load_split
 from hrm.export import SegmentStep, write_segment
 from hrm.model import HRM
@@ -108,6 +110,14 @@ def test_an_export_through_a_link_replaces_what_it_points_to(tmp_path):
     for kind in ("candidates", "both"):
         write_segment(model(kind), "sudoku", tmp_path / "link", "torch")
         assert f'"carry": "{kind}"' in (tmp_path / "out" / "segment.json").read_text()
+
+
+def test_weights_for_any_size_are_exported_for_the_one_that_is_asked(tmp_path):
+    ran = CliRunner().invoke(app, ["export", "maze", str(tmp_path / "out"), "--format", "torch", "--size", "9"])
+    assert ran.exit_code == 0, ran.output
+    assert json.loads((tmp_path / "out" / "segment.json").read_text())["cells"] == 81
+    ran = CliRunner().invoke(app, ["export", "sudoku", str(tmp_path / "x"), "--size", "4"])
+    assert str(ran.exception) == "--size 4: sudoku serves 81 cells only"
 
 
 def example(folder: Path, puzzle: str, *without: str) -> subprocess.CompletedProcess:

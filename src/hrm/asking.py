@@ -1,7 +1,7 @@
 """Puzzles as a user hands them over: typed, in a file or on standard input.
 
-A file or a stream holds one a line, JSON lines or CSV with a column `question`; a file also drawn grids parted by blank
-lines. Puzzles come with the number of the line that they stand on, in groups that can be answered at once.
+A file or a stream holds one a line, JSON lines or CSV with a column `question` or `puzzle`; a file also drawn grids parted by
+blank lines. Puzzles come with the number of the line that they stand on, in groups that can be answered at once.
 """
 
 import codecs
@@ -110,9 +110,10 @@ def form_of(first: str) -> tuple[int, Callable[[str], str]]:
         columns = next(csv.reader([first]))
     except csv.Error:
         return 0, puzzle_of_record
-    if "question" not in columns:
+    named = [name for name in ("question", "puzzle") if name in columns]
+    if not named:
         return 0, puzzle_of_record
-    place = columns.index("question")
+    place = columns.index(named[0])
     return 1, lambda line: puzzle_of_row(line, place)
 
 

@@ -83,7 +83,7 @@ def build(
             raise ValueError(f"--{option} {asked}: only for Sudoku")
     made = {} if min_path is None else {"min_path": min_path}
     rng = np.random.Generator(np.random.Philox(seed))
-    pools = source_pools(source, task, rng, subsample, val, test_source, made)
+    pools = source_pools(source, task, rng, subsample, val, test_source, made, progress)
     if val_source:
         pools = dataclasses.replace(pools, val=read_csv(val_source))
     task = pools.task
@@ -153,12 +153,13 @@ def source_pools(
     val: int | None,
     test_source: str | None,
     made: dict[str, int],
+    progress: Progress,
 ) -> Pools:
     given_test = read_csv(test_source) if test_source else []
     if source == "generate":
         count = subsample or 1000
         spare = val if val is not None else min(256, count // 10)
-        rows = distinct_puzzles(task, rng, count + spare + (0 if given_test else count), made)
+        rows = distinct_puzzles(task, rng, count + spare + (0 if given_test else count), made, progress)
         return Pools(task, rows[:count], rows[count : count + spare], given_test or rows[count + spare :])
     if source == "hf":
         train, test = (given_test if k and given_test else read_csv(from_hub(task, f)) for k, f in enumerate(HUB_FILES))
@@ -176,7 +177,9 @@ def source_pools(
     return Pools(task, read_csv(source), [], given_test)
 
 
-def distinct_puzzles(task: Task, rng: np.random.Generator, count: int, made: dict[str, int]) -> list[Row]:
+def distinct_puzzles(
+    task: Task, rng: np.random.Generator, count: int, made: dict[str, int], progress: Progress = untold
+) -> list[Row]:
     """Puzzles generated as `made` says, no two with one solution up to symmetry where the size has enough of them."""
     seen: set[int] = set()
     rows: list[Row] = []
@@ -188,6 +191,7 @@ def distinct_puzzles(task: Task, rng: np.random.Generator, count: int, made: dic
             continue
         seen.add(key)
         rows.append(Row("hrm-generated", task.format(puzzle), task.format(solution), task.rate(puzzle)))
+        progress("puzzles made", len(rows), count)
     return rows
 
 

@@ -27,6 +27,11 @@ app = typer.Typer(
 data_app = typer.Typer(help="Build data sets in the reference's on-disk layout.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+MAZE_PASSES = 32
+"""Looks that `hrm solve maze` takes at most until an answer obeys the rules."""
+SMALL_MAZE = 15 * 15
+"""Cells up to which it takes the weights that were trained on such, beyond those for large mazes."""
+
 WeightsName = Annotated[
     str, typer.Argument(help="shipped weights, run (its best checkpoint), weights folder or a reference's file")
 ]
@@ -35,15 +40,19 @@ Dtype = Annotated[str, typer.Option(help="auto (bfloat16 where the machine has i
 Halt = Annotated[
     str,
     typer.Option(
-        help="when a puzzle stops: auto, q (learned), stable (same answer twice), settled (both), never; where candidates "
-        "are carried: auto or never"
+        help="when a puzzle stops: auto, q (learned), stable (same answer twice), settled (both), never; nothing to "
+        "choose for weights that carry candidates, such as sudoku"
     ),
 ]
-Segments = Annotated[int | None, typer.Option(min=1, help="most segments a pass; default: as trained")]
+Segments = Annotated[
+    int | None, typer.Option(min=1, help="most segments a pass; default: as configured, more where --patience asks")
+]
 Passes = Annotated[
     int | None,
     typer.Option(
-        min=1, help="most passes over a puzzle, one answer chosen; default: 32 where candidates are carried, else 1"
+        min=1,
+        help="most passes over a puzzle, one answer chosen; default: 32 where candidates are carried, else 1; "
+        "of solve maze: 32 with --check",
     ),
 ]
 Patience = Annotated[
@@ -52,8 +61,15 @@ Patience = Annotated[
         min=1, help="segments that rule nothing out before a value is assumed (candidates); default: as configured"
     ),
 ]
-Select = Annotated[str, typer.Option(help="how it is chosen: confidence; with a latent carry also residual or votes")]
-Check = Annotated[bool, typer.Option("--check", help="accept a pass only if its answer obeys the puzzle's rules")]
+Select = Annotated[
+    str,
+    typer.Option(
+        help="how one answer of several passes is chosen: confidence; with a latent carry also residual, votes"
+    ),
+]
+Check = Annotated[
+    bool, typer.Option("--check", help="of several passes accept one only if its answer obeys the puzzle's rules")
+]
 Pins = Annotated[
     int, typer.Option(min=0, help="further tries of an open puzzle with a doubtful cell filled in (latent carry)")
 ]
@@ -115,7 +131,9 @@ def solve(
             help="the cells in one line (Sudoku: . for blanks; maze: # space S G), a file, or - for stdin; ARC: a TASK.json"
         ),
     ],
-    weights: Annotated[str | None, typer.Option(help="shipped weights, run folder, weights folder or file")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="shipped weights, run, weights folder or file; default: shipped for such puzzles")
+    ] = None,
     output: Annotated[str, typer.Option("--format", help="text, json (lines) or csv")] = "text",
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="draw every segment (one puzzle)")] = False,
     max_segments: Segments = None,
@@ -127,7 +145,7 @@ def solve(
     noise: Noise = 0.0,
     pins: Pins = 0,
     backend: Backend = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="puzzles that run at once")] = 64,
     device: Device = "auto",
     dtype: Dtype = "auto",
     png: Annotated[Path | None, typer.Option(help="draw the answer into this file (one maze, or ARC)")] = None,
@@ -140,7 +158,7 @@ def solve(
     data: Annotated[
         Path | None, typer.Option(help="ARC: the data-set folder of the weights; its tasks need no fitting")
     ] = None,
-    votes: Annotated[int | None, typer.Option(min=1, help="ARC: augmentations asked a test input")] = None,
+    votes: Annotated[int | None, typer.Option(min=1, help="ARC: augmentations asked a test input; default all")] = None,
 ) -> None:
     """Solve one puzzle, a file of them, or a stream. Exit code 1 if an answer fails the puzzle's rules."""
     if output not in ("text", "json", "csv"):
@@ -169,6 +187,10 @@ def solve(
     if puzzle == "-" or output != "text":
         refuse(context, "watch png", "draws one puzzle; not with --format json or csv, nor standard input")
     to_solve = asked(puzzle, known_task(task))
+    if task == "maze":  # an answer that fails the rules is no use to anyone: look again until one obeys them
+        weights = weights or ("maze" if (to_solve.cells or 0) <= SMALL_MAZE else "maze-30x30")
+        if passes is None and select == "confidence" and not pins:
+            passes, check = MAZE_PASSES, True
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size, "patience": patience}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, seq_len=to_solve.cells, **options)
@@ -220,7 +242,12 @@ def solve_arc(
     reasoner = Reasoner(found.model, "arc", **options)
     known = trained_identifiers(found, data, task)
     if known is None:
-        fitted = fit(found.model, task, **fitting)
+        with console.status("fitting to the demonstrations") as status:
+
+            def tell(step: int, seconds: float, loss: float) -> None:
+                status.update(f"fitting: step {step}, {seconds:.0f} of {fitting['seconds']:.0f} s, loss {loss:.3f}")
+
+            fitted = fit(found.model, task, report=tell, **fitting)
         reasoner, asked = Reasoner(fitted.model, "arc", **options), Asked(task, fitted.table, 1)
         what = "all weights were" if fitting["everything"] else "a puzzle embedding was"
         console.print(
@@ -385,7 +412,9 @@ def evaluate_command(
     weights: WeightsName,
     data: Annotated[
         str | None,
-        typer.Option(help="CSV (source,question,answer,rating), data-set folder or built-in set; default: the task's"),
+        typer.Option(
+            help="CSV with columns question,answer[,rating,source], data-set folder or built-in set; default: built-in"
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="split of a folder or built-in set: test, val or train")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="only the first N rows; ARC: tasks")] = None,
@@ -400,7 +429,7 @@ def evaluate_command(
     noise: Noise = 0.0,
     pins: Pins = 0,
     backend: Backend = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="puzzles that run at once")] = 256,
     votes: Annotated[int | None, typer.Option(min=1, help="ARC: augmentations asked a test input; default all")] = None,
     ensemble: Annotated[
         list[str] | None, typer.Option(help="ARC: further weights of the same data that vote too; may be repeated")
@@ -512,7 +541,9 @@ def evaluate_votes(
 @app.command("bench")
 def bench_command(
     weights: WeightsName,
-    data: Annotated[str | None, typer.Option(help="data-set folder or built-in set to take puzzles from")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="data-set folder or built-in set to take puzzles from; default: built-in")
+    ] = None,
     puzzles: Annotated[int, typer.Option(min=1, help="puzzles answered at once")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="measurements of each, taken turn by turn")] = 5,
     backends: Annotated[str, typer.Option(help="which to measure, such as eager,compiled,onnx,openvino")] = "eager",
@@ -521,7 +552,10 @@ def bench_command(
     cold: Annotated[bool, typer.Option("--cold/--no-cold", help="measure a cold start as well")] = True,
     json_out: Annotated[Path | None, typer.Option("--json", help="write the report here")] = None,
     compare: Annotated[
-        Path | None, typer.Option(help="an earlier report; exit code 1 if a fifth has been lost")
+        Path | None,
+        typer.Option(
+            help="an earlier report; exit code 1 if this one needs a fifth more FLOPs or reaches a fifth less of the machine"
+        ),
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -692,12 +726,18 @@ def export(
     weights: WeightsName,
     target: Annotated[Path, typer.Argument(help="folder to make")],
     form: Annotated[str, typer.Option("--format", help="onnx, or torch (torch.export)")] = "onnx",
+    size: Annotated[
+        int | None, typer.Option(min=1, help="side of the grid, for weights that serve any; default: as trained")
+    ] = None,
 ) -> None:
-    """Write one segment as a program for other engines; examples/solve_exported.py runs it without this package."""
+    """Write one segment as a program for other engines; examples/solve_exported.py runs a Sudoku's without this package."""
     from .checkpoint import load_weights
     from .export import write_segment
 
     found = load_weights(weights, "cpu", forward_dtype="float32")
+    found = found.resized(cells := size * size if size else found.model.config.seq_len)
+    if found.model.config.seq_len != cells:
+        raise ValueError(f"--size {size}: {weights} serves {found.model.config.seq_len} cells only")
     program = write_segment(found.model, found.task, target, form)
     print(f"{weights} -> {program} ({program.stat().st_size:,} bytes), {target / 'segment.json'}")
 
@@ -711,9 +751,16 @@ def data_build(
         str | None,
         typer.Option(help="FILE.csv[.gz], hf (the Hugging Face hub), generate, a built-in set; ARC: a .zip or folder"),
     ] = None,
-    subsample: Annotated[int | None, typer.Option(min=1, help="training puzzles; default all")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    val: Annotated[int | None, typer.Option(min=0, help="validation puzzles, apart by solution grid")] = None,
+    subsample: Annotated[
+        int | None, typer.Option(min=1, help="training puzzles; default all, of generate 1,000")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of what is drawn at random")] = 0,
+    val: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="validation puzzles, apart by solution grid; default a tenth, 256 at most, if left over"
+        ),
+    ] = None,
     test_source: Annotated[str | None, typer.Option(help="CSV with the test split")] = None,
     val_source: Annotated[str | None, typer.Option(help="CSV to take validation puzzles from")] = None,
     num_aug: Annotated[
@@ -727,12 +774,14 @@ def data_build(
     ] = False,
     beyond: Annotated[
         int,
-        typer.Option(min=0, help="9x9 Sudoku: puzzles that no single assumption solves, made from the training rows"),
+        typer.Option(
+            min=0, help="9x9 Sudoku: further puzzles that guessing one cell does not solve, made from the training rows"
+        ),
     ] = 0,
     harden: Annotated[
         int,
         typer.Option(
-            min=0, help="Sudoku: steps of a walk from each training puzzle to four harder ones of its solution"
+            min=0, help="Sudoku: steps of a search for four harder puzzles of each training puzzle's solution"
         ),
     ] = 0,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
@@ -755,7 +804,7 @@ def data_build(
     without_overlap: Annotated[
         bool, typer.Option("--without-overlap", help="ARC: leave out tasks asked elsewhere")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite/--no-overwrite")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite/--no-overwrite", help="replace a data set in --out")] = False,
 ) -> None:
     """Write a data set in the reference's layout, the same bytes for the same seed; prints its hash."""
     if task == "arc":

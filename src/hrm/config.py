@@ -205,7 +205,7 @@ class Recipe(Closed):
     data_path: str
     """A dataset folder (`hrm data build`, or one made by either reference) or the name of a built-in set."""
     augment: bool = True
-    """Draw a random symmetry of the task for every row of every batch, on the device."""
+    """Change every row of every batch at random: by a symmetry (Sudoku), its table (ARC), edits that keep the label (mazes)."""
     reclue: Share = 0.0
     """Share of a batch's rows whose givens are drawn anew from their own question and answer (tasks/sudoku.py)."""
     reclue_hints: Positive = 30
