@@ -1,29 +1,45 @@
-"""Draw the README's picture: what the shipped weights think of a random test puzzle, segment by segment.
+"""Draw the pictures of the documents: what the shipped weights think of a random Sudoku, and mazes solved and not.
 
-    python benchmarks/picture.py [--seed 0] [--out docs/solving.svg]
+    python benchmarks/picture.py sudoku [--seed 0] [--out docs/solving.svg]
+    python benchmarks/picture.py mazes --data maze_hard_like_test_1k.csv.gz [--out docs/mazes.png]
 
-The puzzle is the random row that `hrm demo --seed SEED` would draw; it is shown whether or not the model solves it.
+The Sudoku is the random row that `hrm demo --seed SEED` would draw, shown whether or not the model solves it. The mazes are
+the first row that one pass solves and the first that it does not, and the latter as `hrm solve maze` answers it.
 """
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
 from rich.columns import Columns
 from rich.console import Console
 
+from hrm.cli import MAZE_PASSES
+from hrm.data import read_csv
 from hrm.demo import random_row
 from hrm.display import mind, verdict
+from hrm.pictures import save_maze
 from hrm.reasoner import Reasoner
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("docs/solving.svg"))
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    one = kinds.add_parser("sudoku")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--out", type=Path, default=Path("docs/solving.svg"))
+    other = kinds.add_parser("mazes")
+    other.add_argument("--data", required=True)
+    other.add_argument("--out", type=Path, default=Path("docs/mazes.png"))
     asked = parser.parse_args()
-    row, puzzle, rating = random_row(asked.seed)
+    sudoku(asked.seed, asked.out) if asked.kind == "sudoku" else mazes(asked.data, asked.out)
+
+
+def sudoku(seed: int, out: Path) -> None:
+    row, puzzle, rating = random_row(seed)
     reasoner = Reasoner.load("sudoku")
     reasoner.solve(puzzle)  # warm
     started = time.perf_counter()
@@ -36,8 +52,39 @@ def main() -> None:
     panels = [mind(reasoner.task, given, solution.trace[k], reasoner.max_segments) for k in shown]
     console.print(Columns(panels))
     console.print(verdict(solution, seconds))
-    console.save_svg(str(asked.out), title=f"row {row} of the test set, drawn with seed {asked.seed}; rating {rating}")
-    print(f"{asked.out}: row {row}, rating {rating}, {len(solution.trace)} segments, verified {solution.verified}")
+    console.save_svg(str(out), title=f"row {row} of the test set, drawn with seed {seed}; rating {rating}")
+    print(f"{out}: row {row}, rating {rating}, {len(solution.trace)} segments, verified {solution.verified}")
+
+
+def mazes(data: str, out: Path) -> None:
+    once, again = Reasoner.load("maze-30x30"), Reasoner.load("maze-30x30", passes=MAZE_PASSES, check=True)
+    shown: dict[bool, tuple] = {}
+    for number, row in enumerate(read_csv(data), 1):
+        solution = once.solve(row.question)
+        shown.setdefault(solution.verified, (number, row.question, solution))
+        if len(shown) == 2:
+            break
+    number, question, _ = shown[False]
+    drawn = [shown[True], shown[False], (number, question, again.solve(question))]
+    pictures, words = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, question, solution in drawn:
+            file, task = Path(folder) / "maze.png", once.task
+            save_maze(file, task, task.parse(question), task.parse(solution.answer))
+            pictures.append(Image.open(file).copy())
+            found = "valid and shortest" if solution.verified else solution.fault
+            passes = f"{solution.passes} pass" + "es" * (solution.passes > 1)
+            words.append(f"row {number}, {passes}, {solution.segments} segments: {found}")
+    gap, top = 16, 24
+    wide = sum(picture.width + gap for picture in pictures) - gap
+    image = Image.new("RGB", (wide, top + pictures[0].height), "white")
+    left = 0
+    for picture, line in zip(pictures, words, strict=True):
+        image.paste(picture, (left, top))
+        ImageDraw.Draw(image).text((left, 4), line, "#30343b", font_size=14)
+        left += picture.width + gap
+    image.save(out, optimize=True)
+    print(f"{out}: " + "; ".join(words))
 
 
 if __name__ == "__main__":
