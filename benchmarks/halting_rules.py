@@ -1,27 +1,45 @@
-"""Every halting rule on the validation rows: accuracy against segments.
+"""Every halting rule on validation rows: accuracy against segments and time.
 
-python benchmarks/halting_rules.py WEIGHTS   # with a latent carry, such as a run of sudoku-cpu
+    python benchmarks/halting_rules.py maze [--data maze-15x15-1k] [--segments 8 16 32] [--still 0.3 0.1 0.03]
+
+For weights with a latent carry. `settled` is what a Reasoner does where halting was learned; `residual` is shown for several
+bounds on how far the state moves.
 """
 
-import sys
+import argparse
 
+from hrm import reasoner as engine
+from hrm.checkpoint import load_weights
+from hrm.cli import built_in_set
 from hrm.data import load_split
-from hrm.evaluate import evaluate
-from hrm.reasoner import Reasoner
+from hrm.evaluate import evaluate, suited
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        raise SystemExit(__doc__)
-    weights = sys.argv[1]
-    rows = load_split("sudoku-hard-1k", "val")
-    print("| halt | most segments | exact@1 | mean segments | seconds |\n| --- | --- | --- | --- | --- |")
-    for most in (16, 32):
-        for halt in ("q", "stable", "settled", "never"):
-            report = evaluate(Reasoner.load(weights, halt=halt, max_segments=most, batch_size=128), rows)
-            print(
-                f"| {halt} | {most} | {report['exact@1']:.1%} | {report['mean_segments']:.2f} | {report['seconds']:.1f} |"
-            )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights")
+    parser.add_argument("--data", help="data set with validation rows; default: the weights' built-in one")
+    parser.add_argument("--segments", type=int, nargs="+", default=[8, 16, 32])
+    parser.add_argument("--still", type=float, nargs="+", default=[0.3, 0.1, 0.03])
+    asked = parser.parse_args()
+    found = load_weights(asked.weights, "cpu")
+    data = asked.data or built_in_set(found)
+    rows = load_split(data, "val")
+    found = suited(found, rows, data)
+    sound = engine.Reasoner(found.model, found.task).task.sound
+    print(f"{len(rows.inputs)} validation rows of {data}\n")
+    print(
+        f"| halt | most segments | exact@1 | {sound} | mean segments | ms a puzzle |\n| --- | --- | --- | --- | --- | --- |"
+    )
+    rules = [(rule, rule, 0.0) for rule in ("q", "stable", "settled", "never")]
+    rules += [(f"residual < {still}", "residual", still) for still in asked.still]
+    for most in asked.segments:
+        for name, halt, engine.STILL in rules:
+            reasoner = engine.Reasoner(found.model, found.task, halt=halt, max_segments=most, batch_size=128)
+            report = evaluate(reasoner, rows)
+            shares = f"{report['exact@1']:.1%} | {report['verified']:.1%}"
+            took = report["seconds"] / report["rows"] * 1000
+            print(f"| {name} | {most} | {shares} | {report['mean_segments']:.2f} | {took:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

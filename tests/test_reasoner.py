@@ -69,7 +69,7 @@ def test_rows_leave_when_they_halt():
     assert len(set(answers.segments.tolist())) > 1 and max(rows) == 8
 
 
-def test_halting_rules_by_hand():
+def test_halting_rules_by_hand(monkeypatch):
     model = six_by_six()
     tokens = puzzles(10)
     for row in tokens:
@@ -91,6 +91,10 @@ def test_halting_rules_by_hand():
         both = [k for k in same if wishes[k]]
         assert Reasoner(model, halt="settled").run(row[None]).segments[0] == (both[0] + 1 if both else 6)
         assert Reasoner(model, halt="stable").run(row[None]).segments[0] == (same[0] + 1 if same else 6)
+        moved = [thought.residual for thought in thoughts]
+        monkeypatch.setattr("hrm.reasoner.STILL", sorted(moved)[2])
+        still = [k for k in range(6) if moved[k] < sorted(moved)[2]]
+        assert Reasoner(model, halt="residual").run(row[None]).segments[0] == still[0] + 1
 
 
 def test_more_segments_than_trained_can_be_asked_for():
@@ -125,7 +129,7 @@ def test_verification_is_by_the_rules_not_by_the_label():
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="choose one of auto, q, stable, settled, never"):
+    with pytest.raises(ValueError, match="choose one of auto, q, stable, settled, residual, never"):
         Reasoner(six_by_six(), halt="soon")
     for halt in ("q", "settled"):
         with pytest.raises(ValueError, match="learned no halting"):

@@ -40,8 +40,8 @@ Dtype = Annotated[str, typer.Option(help="auto (bfloat16 where the machine has i
 Halt = Annotated[
     str,
     typer.Option(
-        help="when a puzzle stops: auto, q (learned), stable (same answer twice), settled (both), never; nothing to "
-        "choose for weights that carry candidates, such as sudoku"
+        help="when a puzzle stops: auto, q (learned), stable (same answer twice), settled (both), residual (the state hardly "
+        "moves), never; nothing to choose for weights that carry candidates, such as sudoku"
     ),
 ]
 Segments = Annotated[

@@ -22,7 +22,9 @@ from .looks import Look, votes
 from .model import HRM, Output
 from .tasks import task_for
 
-HALT_RULES = ("auto", "q", "stable", "settled", "never")
+HALT_RULES = ("auto", "q", "stable", "settled", "residual", "never")
+STILL = 0.1
+"""A state (of root mean square about 1) that moved less than this over a segment has settled, for halt="residual"."""
 SELECTIONS = ("confidence", "residual", "votes")
 DEDUCTION_PASSES = 32
 
@@ -32,8 +34,8 @@ class Reasoner:
 
     `max_segments`: bound on segments a pass (default: as configured, `halt_max_steps_eval`). `halt`: when a pass stops
     before that: "q" by the model's learned wish, "stable" when its answer did not change over a segment, "settled" when
-    both agree, "never", or "auto": settled where the model learned a wish, else stable. `batch_size`: puzzles that run
-    at once.
+    both agree, "residual" when its state hardly moved over a segment, "never", or "auto": settled where the model learned
+    a wish, else stable. `batch_size`: puzzles that run at once.
 
     A model whose carry is candidates makes `passes` of another kind: each ends in a full grid or, by the model's own
     word, a dead end, and the next sets out from the most probable branch left (deduction.py); it halts when its grid is
@@ -305,10 +307,10 @@ class Reasoner:
             state, out = self.engine(before, waiting[rows], names[rows])
             steps = steps + 1
             answer = out.logits.argmax(-1).to(torch.int32)
-            halted = self._wants_to_halt(out, answer, previous)
+            residual = (state[0].float() - before[0].float()).square().mean((1, 2)).sqrt()
+            halted = self._wants_to_halt(out, answer, previous, residual)
             leaving = halted | (steps >= self.max_segments)
             confidence = self._confidence(out)
-            residual = (state[0].float() - before[0].float()).square().mean((1, 2)).sqrt()
             probabilities, order = out.logits.float().softmax(-1).topk(2)  # (places, S, 2)
             here = Answers(
                 eye.turn_back(answer).cpu().numpy().astype(np.uint8),
@@ -339,12 +341,14 @@ class Reasoner:
             state = tuple(z[stay] for z in state)
         return found
 
-    def _wants_to_halt(self, out: Output, answer: Tensor, previous: Tensor) -> Tensor:
+    def _wants_to_halt(self, out: Output, answer: Tensor, previous: Tensor, residual: Tensor) -> Tensor:
         wants = torch.full_like(answer[:, 0], self.halt != "never", dtype=torch.bool)
         if self.halt in ("q", "settled"):
             wants &= wants_to_halt(out, self.model.config.halting)
         if self.halt in ("stable", "settled"):
             wants &= (answer == previous).all(-1)
+        if self.halt == "residual":
+            wants &= residual < STILL
         return wants
 
     def _confidence(self, out: Output) -> Tensor:
