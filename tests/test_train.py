@@ -1,6 +1,7 @@
 """Training: exact resume at any moment, time boxes, several processes, refusals, non-finite losses."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -15,8 +16,9 @@ import pytest
 import torch
 
 from hrm import checkpoint as ckpt
+from hrm.arc_data import build_arc
 from hrm.building import build
-from hrm.config import load_recipe
+from hrm.config import load_recipe, recipe_names
 from hrm.data import load_split
 from hrm.train import NonFinite, Trainer, train
 
@@ -164,6 +166,36 @@ def test_sigterm_and_ctrl_c_save_and_leave(number, tmp_path):
     assert process.returncode == 0 and "--resume auto goes on" in out and "Traceback" not in err
     saved = ckpt.read_json(ckpt.pointed(run, "last") / "trainer.json")["step"]
     assert f"left at step {saved} of" in out and saved > 0
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_trains_and_resumes_at_a_small_size(name, tmp_path):
+    """What each is of stays: levels, mixer, cycles, halting, loss, optimizer, schedule; width, batch and data shrink."""
+    plain = load_recipe(name)
+    data = {"sudoku": "sudoku-6x6-1k", "maze": "maze-15x15-1k", "arc": str(tmp_path / "arc")}[plain.task]
+    if plain.task == "arc":
+        pair = {"input": [[1, 2], [3, 4]], "output": [[4, 3]]}
+        for part in ("training", "evaluation"):
+            (tmp_path / "source" / part).mkdir(parents=True)
+            content = json.dumps({"train": [pair, pair | {"output": [[5]]}], "test": [pair]})
+            (tmp_path / "source" / part / f"{part[:5]}.json").write_text(content)
+        build_arc(source=str(tmp_path / "source"), out=data, num_aug=3, side=8)
+    small = {
+        "data_path": data,
+        "global_batch_size": 4,
+        "compile": "false",
+        "eval_every": "null",
+        "test_at_end": "false",
+    }
+    small |= {"epochs": "null", "steps": 3, "log_every": 1, "device": "cpu", "project_name": "p", "run_name": "x"}
+    small |= {"arch.hidden_size": 16, "arch.num_heads": 2, "arch.mlp_round_to": 8}
+    if plain.arch.puzzle_emb_ndim:
+        small["arch.puzzle_emb_ndim"] = 16
+    recipe = load_recipe(name, [f"{key}={value}" for key, value in small.items()])
+    train(recipe, runs=tmp_path, max_steps=1)
+    result = train(recipe, runs=tmp_path, resume="auto")
+    losses = [line["train/lm_loss"] for line in metric_lines(result.folder)]
+    assert result.step == 3 and len(losses) == 3 and all(map(math.isfinite, losses))
 
 
 def test_two_processes_agree_with_one(tmp_path):
