@@ -4,7 +4,9 @@
     python benchmarks/speed.py memory [RECIPE] [--batch 16] [--reference PATH]
     python benchmarks/speed.py solve [WEIGHTS] [--puzzles 64] [--alone 16] [--rounds 5] [--reference PATH]
 
-RECIPE is one of a latent carry. With `--reference` both run one HRM on the same weights and rows: the paper's network of 27
+`--device cuda` measures `train` and `solve` on a GPU (not run on one yet).
+
+With `--reference`, for a RECIPE of the paper's kind, both run one HRM on the same weights and rows: the paper's network of 27
 million parameters at random, or for `solve` WEIGHTS trained in our code, whose exact@1 is then printed for each. Both compute
 in the machine's dtype, the faster one here; the reference's own is bfloat16, which a CPU without bf16 products emulates
 (`--reference-dtype`). The reference's missing CUDA parts are stood in for, outside its checkout: flash_attn by
@@ -36,7 +38,8 @@ from hrm.model import HRM, machine_dtype
 from hrm.optim import AdamATan2, SparseSignSGD, build_optimizers
 from hrm.reasoner import Reasoner
 from hrm.sampling import DeviceSampler
-from hrm.supervision import supervised_segment
+from hrm.supervision import supervised_deduction, supervised_segment
+from hrm.tasks import task_for
 
 
 def main() -> None:
@@ -52,32 +55,37 @@ def main() -> None:
         "--backends", nargs="*", default=["eager", "compiled", "openvino"], help="solve: ours to measure"
     )
     parser.add_argument("--reference", help="checkout of sapientinc/HRM")
-    parser.add_argument("--reference-dtype", default=machine_dtype("cpu"), choices=("bfloat16", "float32"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--reference-dtype", choices=("bfloat16", "float32"), help="default: the machine's")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.what == "memory" and asked.device != "cpu":
+        parser.error("memory: of a CPU process only")
+    asked.reference_dtype = asked.reference_dtype or machine_dtype(asked.device)
     if asked.measure:
         print(needed(training(asked)[asked.measure]))
         return
+    machine = processor() if asked.device == "cpu" else torch.cuda.get_device_name()
     print(
-        f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"{machine_dtype('cpu')} matrix products {ceiling() / 1e9:.0f} GFLOP/s, `{' '.join(sys.argv)}`\n"
+        f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{machine_dtype(asked.device)} matrix products {ceiling(asked.device) / 1e9:.0f} GFLOP/s, `{' '.join(sys.argv)}`\n"
     )
     if asked.what == "memory":
         report_memory(list(training(asked)))
     elif asked.what == "train":
         steps, way = {name: make() for name, make in training(asked).items()}, f"step of {asked.batch}"
-        report([(name, step, asked.batch, way, step) for name, step in steps.items()], asked.rounds)
+        report([(name, step, asked.batch, way, step) for name, step in steps.items()], asked.rounds, asked.device)
     else:
-        report(solving(asked), asked.rounds)
+        report(solving(asked), asked.rounds, asked.device)
 
 
 Contender = tuple[str, Callable[[], object], int, str, Callable[[], object]]
 """Name, one unit of work, its rows, how it takes them, and the same work as torch's counter can see it."""
 
 
-def report(contenders: list[Contender], rounds: int) -> None:
+def report(contenders: list[Contender], rounds: int, device: str) -> None:
     flops = [flops_of(counted) for *_, counted in contenders]
-    found, top = timed([(name, work) for name, work, *_ in contenders], rounds), ceiling()
+    found, top = timed([(name, work) for name, work, *_ in contenders], rounds, device), ceiling(device)
     base = found[0].median / contenders[0][2]
     print(f"| | rows | median ms a row | range | GFLOP a row | GFLOP/s | share of ceiling | {found[0].name} ÷ this |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -124,10 +132,10 @@ def memory_of_process(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def paper_model() -> HRM:
-    recipe = load_recipe("hrm-sudoku-1k", [f"arch.forward_dtype={machine_dtype('cpu')}"])
+def paper_model(device: str) -> HRM:
+    recipe = load_recipe("hrm-sudoku-1k", [f"arch.forward_dtype={machine_dtype(device)}"])
     torch.manual_seed(0)
-    return HRM(ModelConfig(**recipe.arch.model_dump(), vocab_size=11, seq_len=81))
+    return HRM(ModelConfig(**recipe.arch.model_dump(), vocab_size=11, seq_len=81)).to(device)
 
 
 def training(asked: argparse.Namespace) -> dict[str, Callable[[], Callable[[], object]]]:
@@ -136,14 +144,16 @@ def training(asked: argparse.Namespace) -> dict[str, Callable[[], Callable[[], o
     The last leaves out what TRM leaves out, the second forward for the target of Q_continue: another halting, named so.
     """
     name = asked.name or "hrm-sudoku-1k"
-    recipe = load_recipe(name, [f"arch.forward_dtype={machine_dtype('cpu')}"])
+    recipe = load_recipe(name, [f"arch.forward_dtype={machine_dtype(asked.device)}"])
     split = load_split(recipe.data_path, "train")
     shape = {"vocab_size": split.metadata.vocab_size, "seq_len": split.metadata.seq_len}
-    batch = DeviceSampler(split, batch_size=asked.batch, seed=0).batch(0)
+    if recipe.arch.mixer == "groups":
+        shape["box"] = task_for(recipe.task, split.metadata.seq_len).box
+    batch = DeviceSampler(split, batch_size=asked.batch, seed=0, device=asked.device).batch(0)
 
     def model(**changes) -> HRM:
         torch.manual_seed(0)
-        return HRM(ModelConfig(**recipe.arch.model_dump() | shape | changes))
+        return HRM(ModelConfig(**recipe.arch.model_dump() | shape | changes)).to(asked.device)
 
     def theirs(compiled: bool) -> Callable[[], object]:
         return reference_step(asked, model(), batch, compiled)
@@ -155,28 +165,32 @@ def training(asked: argparse.Namespace) -> dict[str, Callable[[], Callable[[], o
         return our_step(net, recipe, batch, compiled)
 
     contenders = {"reference": partial(theirs, False), "reference, compiled": partial(theirs, True)}
-    return (contenders if asked.reference else {}) | {
-        "ours": partial(ours, False),
-        "ours, compiled": partial(ours, True),
-        "ours, compiled, halt_only": partial(ours, True, halting="halt_only"),
-    }
+    contenders = contenders if asked.reference else {}
+    contenders |= {"ours": partial(ours, False), "ours, compiled": partial(ours, True)}
+    if recipe.arch.halting == "q_learning":
+        contenders |= {"ours, compiled, halt_only": partial(ours, True, halting="halt_only")}
+    return contenders
 
 
 def our_step(model: HRM, recipe: Recipe, batch: dict[str, torch.Tensor], compiled: bool) -> Callable[[], object]:
     optimizers = [o for o, _ in build_optimizers(model, recipe, compiled)]
-    sparse = SparseSignSGD(model.puzzle_emb.weights, 1e-4, 1.0)
+    sparse = SparseSignSGD(model.puzzle_emb.weights, 1e-4, 1.0) if model.config.puzzle_emb_ndim else None
     carry, rows = empty_carry(model, batch), len(batch["inputs"])
     cycles = recipe.random_H_cycles and round(sum(recipe.random_H_cycles) / 2)
-    graded = {"loss_type": recipe.loss_type, "q_loss_weight": 0.5, "H_cycles": cycles}
+    graded = {"q_loss_weight": recipe.q_loss_weight, "H_cycles": cycles}
+    generator, segment = torch.Generator(model.H_init.device), partial(supervised_segment, loss_type=recipe.loss_type)
+    if model.config.deduces:
+        task = task_for(recipe.task, model.config.seq_len)
+        segment = partial(supervised_deduction, task=task, hints=recipe.start_hints, wrong=recipe.start_wrong)
 
     def step() -> None:
         nonlocal carry
-        done = supervised_segment(model, carry, batch, torch.Generator(), **graded)
+        done = segment(model, carry, batch, generator, **graded)
         (done.loss / rows).backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        if model.config.puzzle_emb_ndim:
+        if sparse:
             sparse.step_rows(done.carry.data["puzzle_identifiers"], done.puzzle_rows.grad)
         carry = done.carry
 
@@ -203,9 +217,9 @@ def solving(asked: argparse.Namespace) -> list[Contender]:
             contenders.append((name, work, sum(map(len, batches)), way, seen))
 
     if asked.name:
-        model = Reasoner.load(asked.name).model
+        model = Reasoner.load(asked.name, asked.device).model
     else:
-        model = paper_model().eval()
+        model = paper_model(asked.device).eval()
     if asked.reference:
         theirs = reference_solve(asked, model)
         add(f"reference, {asked.reference_dtype}", theirs, theirs)
@@ -257,7 +271,8 @@ def build_reference(asked: argparse.Namespace, model: HRM, batch_size: int) -> t
     config |= {name: getattr(model.config, name) for name in ("seq_len", "vocab_size")}
     config |= {"halt_exploration_prob": 0.1, "puzzle_emb_ndim": model.config.puzzle_emb_ndim}
     config |= {"forward_dtype": asked.reference_dtype}
-    theirs = head(kind(config), "stablemax_cross_entropy")
+    with torch.device(asked.device):  # as its pretrain.py does
+        theirs = head(kind(config), "stablemax_cross_entropy")
     theirs.load_state_dict({f"model.inner.{key}": value for key, value in model.state_dict().items()})
     return theirs, sparse
 
@@ -269,7 +284,8 @@ def reference_step(
     sparse = sparse_kind(theirs.model.puzzle_emb.buffers(), lr=1e-4, weight_decay=1.0, world_size=1)
     dense = AdamATan2(theirs.parameters(), 1e-4, (0.9, 0.95), 1.0, compiled=compiled)
     theirs.train()
-    carry = theirs.initial_carry(batch)
+    with torch.device(asked.device):
+        carry = theirs.initial_carry(batch)
     run = torch.compile(theirs, dynamic=False) if compiled else theirs  # as its pretrain.py does
 
     def step() -> None:
@@ -289,13 +305,14 @@ def reference_solve(asked: argparse.Namespace, model: HRM) -> Callable[[np.ndarr
 
     @torch.inference_mode()
     def solve(tokens: np.ndarray) -> np.ndarray:
-        inputs = torch.from_numpy(tokens).to(torch.int32)
+        inputs = torch.from_numpy(tokens).to(asked.device, torch.int32)
         batch = {"inputs": inputs, "labels": inputs, "puzzle_identifiers": inputs.new_zeros(len(inputs))}
-        carry = theirs.initial_carry(batch)
+        with torch.device(asked.device):
+            carry = theirs.initial_carry(batch)
         while True:
             carry, _, _, out, finished = theirs(carry=carry, batch=batch, return_keys=["logits"])
             if finished:
-                return out["logits"].argmax(-1).numpy().astype(np.uint8)
+                return out["logits"].argmax(-1).cpu().numpy().astype(np.uint8)
 
     return solve
 

@@ -428,3 +428,18 @@ def test_options_of_other_carries_are_refused_and_the_default_is_a_search():
     for options in ({"noise": 0.1}, {"pins": 2}, {"select": "votes"}, {"halt": "stable"}):
         with pytest.raises(ValueError, match="only max_segments, passes, patience and check apply"):
             Reasoner(model(), **options)
+
+
+def test_the_shipped_weights_fill_in_any_single_blank_and_solve_a_puzzle_however_it_is_turned():
+    nine, rows = Sudoku(), load_split("sudoku-hard-1k", "test")
+    reasoner = Reasoner.load("sudoku", passes=1)
+    answer = rows.labels[0].astype(np.int32)
+    blanks = np.where(np.eye(nine.seq_len, dtype=bool), nine.blank, answer)
+    assert (reasoner.run(blanks).tokens == answer).all()
+    solved = int(np.flatnonzero((reasoner.run(rows.inputs[:8]).tokens == rows.labels[:8]).all(1))[0])
+    given, wanted = (
+        torch.from_numpy(side[solved].astype(np.int32)).expand(16, -1) for side in (rows.inputs, rows.labels)
+    )
+    turned, turned_answers = nine.augment(given, wanted, torch.Generator().manual_seed(0))
+    assert len(np.unique(turned.numpy(), axis=0)) == 16
+    assert (reasoner.run(turned.numpy()).tokens == turned_answers.numpy()).all()
