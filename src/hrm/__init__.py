@@ -1,5 +1,6 @@
 """Hierarchical reasoning models. The public API, and nothing else: Reasoner, HRM, ModelConfig, load."""
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HRM", "ModelConfig", "Reasoner", "load"]
 __version__ = "0.1.0"
+
+# oneDNN keeps 1,024 kernels, one for each shape; a lattice packed anew at every segment fills that, with gigabytes
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 _HOMES = {"HRM": "model", "ModelConfig": "config", "Reasoner": "reasoner", "load": "checkpoint"}
 
