@@ -133,7 +133,7 @@ def bench(
         "dtype": eager.model.config.forward_dtype,
         "puzzles": len(tokens),
         "puzzles_hash": hash_of(tokens),
-        "weights_hash": hash_of(*(tensor.float().cpu().numpy() for tensor in eager.model.state_dict().values())),
+        "weights_hash": weights_hash(eager),
         "passes": eager.passes,
         "max_segments": eager.max_segments,
         "patience": eager.patience,
@@ -148,6 +148,10 @@ def bench(
         "parts": where_time_goes(eager, tokens),
         "cold_start_s": cold_start(weights, tokens[0], eager) if cold else None,
     }
+
+
+def weights_hash(reasoner: Reasoner) -> str:
+    return hash_of(*(tensor.float().cpu().numpy() for tensor in reasoner.model.state_dict().values()))
 
 
 def hash_of(*arrays: np.ndarray) -> str:

@@ -277,7 +277,7 @@ def varied_split(
     seeds = [stream_seed(seed, VARIANTS, row) for row in range(len(puzzles))]
     make = numba_task(f"--variants {wanted}").variants
     groups = make(task, puzzles, answers, wanted, seeds, progress, drift=drift)
-    if drift:
+    if drift and kept_out:
         apart = [without_orbits(task, *group, kept_out) for group in groups]
         groups = [group for group in apart if len(group[0])]
     widths = np.array([len(made) for made, _ in groups])
