@@ -2,9 +2,10 @@
 
     python benchmarks/ablation.py candidates-sudoku-1k --minutes 5 [--data FOLDER] [--only NAME …] [--rows 256] [--seed 0]
 
-Every variant's speed is measured first, then its number of steps set so that the run takes the time allowed (compiling
-and evaluating left out), with the whole schedule inside it. Counted are exact@1, one pass, and selected@32, up to 32
-passes with the answer chosen by the model's own signals, on the first --rows validation rows; no test row is read.
+The speeds of all variants are measured first, one after another, for nothing else should run beside that; then each gets as
+many steps as take the time allowed (compiling and evaluating left out), with the whole schedule inside them. Counted are
+exact@1, one pass, and selected@32, up to 32 passes with the answer chosen by the model's own signals, on the first --rows
+validation rows; no test row is read.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from hrm.bench import processor
 from hrm.config import load_recipe
 from hrm.data import load_split
 from hrm.evaluate import evaluate
@@ -44,6 +46,7 @@ VARIANTS: dict[str, list[str]] = {
     "2 cycles a segment": ["arch.H_cycles=2"],
     "6 cycles a segment": ["arch.H_cycles=6"],
     "graded after the last cycle only": ["arch.gradient=1"],
+    "no doubt is learned": ["q_loss_weight=0"],
     "no starts with hints": ["start_hints=0"],
     "no starts with a wrong value": ["start_wrong=0"],
     "rule out below 0.01": ["arch.rule_out_below=0.01"],
@@ -76,49 +79,52 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, `{' '.join(sys.argv)}`\n")
-    print("| variant | parameters | steps | steps/s | loss at the end | exact@1 | selected@32 | its segments |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    chosen = {}
     for name in asked.only or VARIANTS:
-        overrides = [*VARIANTS[name], f"seed={asked.seed}", "test_at_end=false", "eval_every=null", "steps=1000000"]
+        chosen[name] = [*VARIANTS[name], f"seed={asked.seed}", "test_at_end=false", "eval_every=null", "steps=1000000"]
         if asked.data:
-            overrides.append(f"data_path={asked.data}")
+            chosen[name].append(f"data_path={asked.data}")
+    rates = {name: speed(asked.recipe, overrides) for name, overrides in chosen.items()}
+    print(f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, `{' '.join(sys.argv)}`\n")
+    print("| variant | parameters | steps | steps/s | loss at the end | exact@1 | selected@32 | its segments |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    for name, overrides in chosen.items():
+        recipe = load_recipe(asked.recipe, [*overrides, f"steps={max(10, round(rates[name] * asked.minutes * 60))}"])
+        losses: list[float] = []
+        held: list[Trainer] = []
         with tempfile.TemporaryDirectory() as folder:
-            rate = speed(asked.recipe, overrides, Path(folder))
-            recipe = load_recipe(asked.recipe, [*overrides, f"steps={max(10, round(rate * asked.minutes * 60))}"])
-            losses: list[float] = []
-            held: list[Trainer] = []
             train(
                 recipe,
                 runs=Path(folder),
                 report=lambda step, metrics, seen=losses: seen.append(metrics.get("train/lm_loss", float("nan"))),
                 started=held.append,
             )
-            trainer = held[0]
-            rows = load_split(recipe.data_path, "val")
-            model = (trainer.mean.module if trainer.mean else trainer.model).eval()
-            one, many = (
-                evaluate(Reasoner(model, recipe.task, passes=passes, batch_size=128), rows, asked.rows)
-                for passes in (1, PASSES)
-            )
-            print(
-                f"| {name} | {sum(p.numel() for p in model.parameters()):,} | {trainer.step} | {rate:.2f} "
-                f"| {losses[-1]:.3f} | {one['exact@1']:.1%} | {many[f'selected@{PASSES}']:.1%} "
-                f"| {many['mean_segments']:.0f} |",
-                flush=True,
-            )
+        trainer = held[0]
+        rows = load_split(recipe.data_path, "val")
+        model = (trainer.mean.module if trainer.mean else trainer.model).eval()
+        one, many = (
+            evaluate(Reasoner(model, recipe.task, passes=passes, batch_size=128), rows, asked.rows)
+            for passes in (1, PASSES)
+        )
+        print(
+            f"| {name} | {sum(p.numel() for p in model.parameters()):,} | {trainer.step} | {rates[name]:.2f} "
+            f"| {losses[-1]:.3f} | {one['exact@1']:.1%} | {many[f'selected@{PASSES}']:.1%} "
+            f"| {many['mean_segments']:.0f} |",
+            flush=True,
+        )
 
 
-def speed(name: str, overrides: list[str], folder: Path) -> float:
+def speed(name: str, overrides: list[str]) -> float:
     """Training steps a second, after compilation, over the depths that the recipe draws."""
-    recipe = settle(load_recipe(name, overrides), folder, None)
-    trainer = Trainer(recipe, folder, Ranks(), lambda step, metrics: None)
-    for _ in range(WARM):
-        trainer.train_step()
-    started = time.perf_counter()
-    for _ in range(TIMED):
-        trainer.train_step()
-    return TIMED / (time.perf_counter() - started)
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = settle(load_recipe(name, overrides), Path(folder), None)
+        trainer = Trainer(recipe, Path(folder), Ranks(), lambda step, metrics: None)
+        for _ in range(WARM):
+            trainer.train_step()
+        started = time.perf_counter()
+        for _ in range(TIMED):
+            trainer.train_step()
+        return TIMED / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":

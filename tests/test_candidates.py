@@ -187,13 +187,13 @@ def test_on_a_lattice_of_standing_values_packed_and_masked_states_agree(monkeypa
     for packs in (True, False):
         net.zero_grad()
         if not packs:
-            monkeypatch.setattr("hrm.model.standing_positions", lambda mask, box: Standing(mask, None, ()))
+            monkeypatch.setattr("hrm.model.standing_positions", lambda mask, box: Standing(mask))
         state, out = net(start, marks, net.puzzle_rows(batch(5)["puzzle_identifiers"]))
         ((out.logits * marks).sum() + out.q_halt.sum() + state[0].square().sum()).backward()
         assert not state[0][~mask].any() and state[0][mask].any(-1).all()
         found.append([*state, out.logits, out.q_halt, *(p.grad for p in net.parameters())])
     for one, two in zip(*found, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
 
 
 def test_what_a_value_thought_before_it_was_ruled_out_is_forgotten():

@@ -32,8 +32,7 @@ def trunc_normal_(tensor: Tensor, std: float) -> Tensor:
 
 def rms_norm(x: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm over the last axis, no weight, computed in float32."""
-    x32 = x.float()
-    return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+    return F.rms_norm(x, x.shape[-1:], eps=eps)
 
 
 class CastedLinear(nn.Module):
@@ -203,31 +202,45 @@ class MixerBlock(nn.Module):
         return rms_norm(x + self.mlp(x), self.eps)
 
 
+class Bags(NamedTuple):
+    """Rows to sum: `rows[starts[k]:starts[k + 1]]` for the k-th sum."""
+
+    rows: Tensor
+    starts: Tensor
+
+
 class Standing(NamedTuple):
     """Which positions of a lattice compute: those of values that still stand. A state then is nothing (0) elsewhere.
 
-    On the CPU a state is packed, (standing positions, D), so that work shrinks as values are ruled out; elsewhere, where
-    shapes must not depend on the data, it stays (B, N, D) and is masked.
+    On the CPU a state is packed, (P, D) for the P standing positions, so that work shrinks as values are ruled out;
+    elsewhere, where shapes must not depend on the data, it stays (B, N, D) and is masked.
     """
 
     mask: Tensor
     """(B, N) bool."""
-    at: Tensor | None
-    """Which of the B · N positions stand; None where the state is masked."""
-    groups: tuple[Tensor, ...]
-    """Row, column, cell and box of each standing position, counted through the puzzles; empty where the state is masked."""
+    at: Tensor | None = None
+    """(P,) which of the B · N positions stand; None, as what follows, where the state is masked."""
+    members: Bags | None = None
+    """Which of the P stand in each of the 4 B n² groups: the rows of all puzzles, their columns, cells and boxes."""
+    groups: Bags | None = None
+    """Which of these groups each of the P is in: four."""
 
 
 def standing_positions(mask: Tensor, box: tuple[int, int]) -> Standing:
     """Of the lattice (B, N) bool, (value, row, column) of a Sudoku with such boxes."""
     if mask.device.type != "cpu" or torch.compiler.is_exporting():
-        return Standing(mask, None, ())
+        return Standing(mask)
     (height, width), n = box, box[0] * box[1]
     at = mask.flatten().nonzero()[:, 0]
     line, column = at // n, at % n  # line: (puzzle, value, row)
     plane, row = line // n, line % n  # plane: (puzzle, value)
     cell = (plane // n * n + row) * n + column
-    return Standing(mask, at, (line, plane * n + column, cell, plane * n + row // height * height + column // width))
+    kinds = (line, plane * n + column, cell, plane * n + row // height * height + column // width)
+    many = len(mask) * n * n
+    groups = torch.stack([kind + k * many for k, kind in enumerate(kinds)])  # (4, P)
+    order = groups.flatten().argsort(stable=True)
+    members = Bags(order % len(at), F.pad(groups.flatten().bincount(minlength=4 * many).cumsum(0), (1, 0)))
+    return Standing(mask, at, members, Bags(groups.T.flatten(), torch.arange(0, 4 * len(at) + 1, 4)))
 
 
 def packed(x: Tensor, where: Any) -> Tensor:
@@ -270,27 +283,24 @@ class _Unpack(torch.autograd.Function):
         return gradient[ctx.saved_tensors[0]], None, None
 
 
-class _Hear(torch.autograd.Function):
-    """What each standing position hears: the sum of its row's, column's, cell's and box's, each (…, 2M)."""
+def summed(x: Tensor, there: Bags, back: Bags) -> Tensor:
+    """The sums of rows of x (M, D) that `there` names; `back` names those that each row takes part in."""
+    return _Summed.apply(x, *there, *back) if torch.is_grad_enabled() else _bags(x, *there)
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, starts: Tensor, *back: Tensor) -> Tensor:
+        ctx.save_for_backward(*back)
+        return _bags(x, rows, starts)
 
     @staticmethod
-    def forward(
-        ctx: Any, row: Tensor, column: Tensor, cell: Tensor, box: Tensor, at: Tensor, *groups: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(at)
-        ctx.shapes = row.shape, box.shape
-        row, column, cell, box = (
-            told.flatten(0, -2)[k] for told, k in zip((row, column, cell, box), groups, strict=True)
-        )
-        return row + column + cell + box
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return _bags(gradient.contiguous(), *ctx.saved_tensors), None, None, None, None
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (puzzles, n, _, width), (planes, down, across, _) = ctx.shapes
-        everywhere = _spread(gradient, *ctx.saved_tensors, puzzles * n**3)
-        grid = everywhere.view(puzzles, n, n, n, width)
-        boxes = everywhere.view(planes, down, n // down, across, n // across, width)
-        return grid.sum(3), grid.sum(2), grid.sum(1), boxes.sum(4).sum(2), *[None] * 5
+
+def _bags(x: Tensor, rows: Tensor, starts: Tensor) -> Tensor:
+    return F.embedding_bag(rows, x, starts, mode="sum", include_last_offset=True)
 
 
 def _spread(x: Tensor, at: Tensor, count: int) -> Tensor:
@@ -317,15 +327,16 @@ class GroupBlock(nn.Module):
 
     def forward(self, x: Tensor, where: Standing | None) -> Tensor:
         n, (a, b) = self.side, self.box
-        everywhere = unpacked(x, where)
-        puzzles, _, width = everywhere.shape
-        grid = everywhere.view(puzzles, n, n, n, width)  # (B, value, row, column, D)
-        boxes = everywhere.view(puzzles * n, n // a, a, n // b, b, width)
-        row, column = self.line(grid.mean(3)), self.line(grid.mean(2))  # (B, value, row or column, 2M)
-        cell, box = self.cell(grid.mean(1)), self.box_(boxes.mean(4).mean(2))
         if x.dim() == 2:
-            heard = _Hear.apply(row, column, cell, box, where.at, *where.groups)
+            means = (summed(x, where.members, where.groups) / n).unflatten(0, (4, -1))  # (4, B n², D)
+            told = self.line(means[:2].flatten(0, 1)), self.cell(means[2]), self.box_(means[3])
+            heard = summed(torch.cat(told), where.groups, where.members)
         else:
+            puzzles, _, width = x.shape
+            grid = x.view(puzzles, n, n, n, width)  # (B, value, row, column, D)
+            boxes = x.view(puzzles * n, n // a, a, n // b, b, width)
+            row, column = self.line(grid.mean(3)), self.line(grid.mean(2))  # (B, value, row or column, 2M)
+            cell, box = self.cell(grid.mean(1)), self.box_(boxes.mean(4).mean(2))
             heard = row[:, :, :, None] + column[:, :, None] + cell[:, None]
             heard = heard.view(puzzles * n, n // a, a, n // b, b, box.shape[-1]) + box[:, :, None, :, None]
             heard = packed(heard.view(puzzles, n**3, box.shape[-1]), where)

@@ -116,13 +116,14 @@ class HRM(nn.Module):
         return state, self.read(state, grid)
 
     def cycles(self, state: State, grid: Tensor, puzzle_rows: Tensor, H_cycles: int | None = None) -> Iterator[State]:
-        """The states after each H cycle of a segment that carries gradient; the last one ends the segment."""
+        """The states after each H cycle of a segment that carries gradient, or after the last where none is taken."""
         where = self.embed_pos.rotation()
         if self.config.lattice == "standing":
             where = standing_positions(self.view.stands(grid).flatten(1), self.config.box)
         x, *state = (packed(z, where) for z in (self.embed(grid, puzzle_rows), *state))
         length, plan = len(self.config.cycle), self.config.cycle * (H_cycles or self.config.H_cycles)
-        split = max(0, len(plan) - self.config.gradient_updates)
+        graded = self.config.gradient_updates if torch.is_grad_enabled() else length
+        split = max(0, len(plan) - graded)
         with torch.no_grad():
             state = self._run(plan[:split], state, x, where)
         while split < len(plan):
