@@ -24,7 +24,7 @@ SHAPE = dict(seq_len=36, vocab_size=8, num_puzzle_identifiers=1, halt_max_steps=
 LATTICE = dict(mixer="groups", pos_encodings="none", box=(2, 3), puzzle_emb_ndim=0)
 KINDS = {
     "hrm": {},
-    "trm": TRM,
+    "trm": TRM | dict(H_cycles=2),
     "mixer": dict(mixer="mlp", pos_encodings="learned", puzzle_emb_ndim=0),
     "candidates": LATTICE | dict(carry="candidates", halting="halt_only", rule_out_below=0.1),
     "both": LATTICE | dict(carry="both", halting="halt_only", rule_out_below=0.1),
@@ -58,11 +58,32 @@ def test_every_engine_gives_torchs_answers(kind):
 
 
 @pytest.mark.parametrize("kind", ["hrm", "standing"])
-def test_compiled_levels_give_torchs_answers(kind):
-    net = model(kind)
-    compiled = Reasoner(net, halt="never", backend="compiled")
-    plain, answers = (reasoner.run(SPLIT.inputs[:5]) for reasoner in (Reasoner(net, halt="never"), compiled))
-    assert not net.compiled and net.L_level._compiled_call_impl is None  # a Reasoner leaves its model as it was
+def test_compiled_updates_give_torchs_answers_for_any_weights_and_any_number_of_puzzles(kind, caplog):
+    for seed in (0, 1):
+        net = model(kind, H_cycles=1)
+        torch.manual_seed(seed)
+        for p in net.parameters():
+            torch.nn.init.normal_(p, std=0.3)
+        compiled = Reasoner(net, halt="never", backend="compiled")
+        assert net.ahead is None  # a Reasoner leaves its model as it was
+        for rows in (5, 1):
+            plain, answers = (r.run(SPLIT.inputs[:rows]) for r in (Reasoner(net, halt="never"), compiled))
+            assert (answers.tokens == plain.tokens).all()
+            np.testing.assert_allclose(answers.confidence, plain.confidence, atol=1e-4)
+    (program,) = (
+        p for p in Path(os.environ["HRM_CACHE"]).rglob("*") if p.is_file()
+    )  # compiled once for both, and nothing left aside
+    assert caplog.text.count("compiling for this machine, once") == 1
+    program.write_bytes(b"not a program")
+    with pytest.raises(ValueError, match=r"updates\.pt2: cannot be loaded; delete it"):
+        Reasoner(net, backend="compiled")
+
+
+def test_compiled_levels_give_torchs_answers():
+    net = model("standing")
+    plain = Reasoner(net, halt="never").run(SPLIT.inputs[:5])
+    net.compile_levels(dynamic=None)
+    answers = Reasoner(net, halt="never").run(SPLIT.inputs[:5])
     assert (answers.tokens == plain.tokens).all()
     np.testing.assert_allclose(answers.confidence, plain.confidence, atol=1e-4)
 
@@ -130,12 +151,8 @@ def example(folder: Path, puzzle: str, *without: str) -> subprocess.CompletedPro
 
 @pytest.mark.parametrize(("kind", "without"), [("onnx", "torch"), ("torch", "onnxruntime")])
 def test_the_example_solves_without_the_package(kind, without, tmp_path):
-    ran = subprocess.run(
-        [sys.executable, "-m", "hrm", "export", "sudoku", str(tmp_path / "out"), "--format", kind],
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 0, ran.stderr
+    ran = CliRunner().invoke(app, ["export", "sudoku", str(tmp_path / "out"), "--format", kind])
+    assert not ran.exit_code, ran.output
     grid = load_split("sudoku-hard-1k", "test").labels[0] - 1
     answer = "".join(map(str, grid))
     ran = example(tmp_path / "out", answer[:-4] + "....", without)
@@ -149,5 +166,6 @@ def test_the_example_runs_the_papers_model_and_refuses_other_puzzles(kind, witho
     given = Reasoner(net, halt="settled").solve(puzzle)
     ran = example(tmp_path / "out", puzzle, without)
     assert ran.stderr.startswith(f"{given.segments} segments, confidence {given.confidence:.3f}"), ran.stderr
-    write_segment(net, "maze", tmp_path / "maze", kind)
-    assert "maze; this example runs an exported Sudoku" in example(tmp_path / "maze", puzzle).stderr
+    about = tmp_path / "out" / "segment.json"
+    about.write_text(about.read_text().replace('"sudoku"', '"maze"'))
+    assert "maze; this example runs an exported Sudoku" in example(tmp_path / "out", puzzle).stderr

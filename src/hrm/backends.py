@@ -1,20 +1,24 @@
 """What runs a segment at inference: torch as it is, torch compiled, ONNX Runtime or OpenVINO, behind one call.
 
 An engine maps (state, grid, puzzle identifiers) to (state, Output), as `HRM.forward` does; everything above it, halting
-included, is the same for all. The last two run the program that export.py writes, kept in a cache by the weights' hash.
+included, is the same for all. On a CPU the last three run a program that export.py writes, kept in a cache.
 """
 
 import copy
 import hashlib
+import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .export import FORMATS, SegmentStep, Updates, updates_inputs, write_segment, write_updates
 from .layers import CastedLinear
 from .model import HRM, Output, State
 
@@ -27,15 +31,20 @@ def engine_for(backend: str, model: HRM, task: str) -> Engine:
     """The engine called `backend`; auto is eager. Raises ValueError for an unknown one, or a library that is not here."""
     if backend not in BACKENDS:
         raise ValueError(f"backend='{backend}': choose one of {', '.join(BACKENDS)}")
+    on_cpu = model.H_init.device.type == "cpu"
     if backend in ("onnx", "openvino"):
-        if model.H_init.device.type != "cpu":
+        if not on_cpu:
             raise ValueError(f"backend='{backend}' runs on the CPU; the model is on {model.H_init.device}")
         return (_OnnxEngine if backend == "onnx" else _OpenVinoEngine)(model, task)
     if backend == "compiled":
         linear = [layer for layer in model.modules() if isinstance(layer, CastedLinear)]
         shared = {id(part): part for part in (*linear, *model.parameters(), *model.buffers())}
-        model = copy.deepcopy(model, shared)  # the caller's stays as it is; both hold the same weights
-        model.compile_levels(dynamic=None)
+        found = copy.deepcopy(model, shared)  # the caller's stays as it is; both hold the same weights
+        if on_cpu:
+            found.ahead = _CompiledUpdates(model)
+        else:
+            found.compile_levels(dynamic=None)
+        model = found
 
     def segment(state: State, grid: Tensor, names: Tensor) -> tuple[State, Output]:
         with threads_for(model, len(grid)):
@@ -75,8 +84,6 @@ class _ProgramEngine:
     """Runs an exported segment: arrays in, arrays out."""
 
     def __init__(self, model: HRM, task: str):
-        from .export import SegmentStep
-
         self.step = SegmentStep(model)
         self.open(cached_program(model, task))
 
@@ -131,18 +138,54 @@ class _OpenVinoEngine(_ProgramEngine):
 
 def cached_program(model: HRM, task: str) -> Path:
     """The model's segment as ONNX in float32, exported on first use into $HRM_CACHE or ~/.cache/hrm."""
-    from .export import FORMATS, write_segment
-
-    digest = hashlib.sha256(f"{torch.__version__} {model.config.model_dump_json()}".encode())
-    for source in ("layers.py", "model.py", "export.py"):
-        digest.update(Path(__file__).with_name(source).read_bytes())
+    weights = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
-    cache = Path(os.environ.get("HRM_CACHE") or Path.home() / ".cache" / "hrm")
-    folder = cache / "segments" / digest.hexdigest()[:24]
+        weights.update(name.encode() + tensor.float().cpu().numpy().tobytes())
+    folder = cache_for(model, weights.hexdigest())
     if not (folder / FORMATS["onnx"]).is_file():
         write_segment(in_float32(model), task, folder, "onnx")
     return folder / FORMATS["onnx"]
+
+
+class _CompiledUpdates:
+    """The updates of a segment, compiled on first use into the same cache, for this kind of processor and any weights."""
+
+    def __init__(self, model: HRM):
+        twin = copy.deepcopy(model, {id(part): part for part in (*model.parameters(), *model.buffers())})
+        for layer in twin.modules():
+            if isinstance(layer, CastedLinear):  # cast once and for all
+                layer.weight = nn.Parameter(layer.weight.detach().to(model.dtype), requires_grad=False)
+        program = cache_for(model, str(torch.cpu.get_capabilities())) / "updates.pt2"
+        if not program.is_file():
+            logging.getLogger(__name__).warning("compiling for this machine, once: a minute or two (%s)", program)
+            program.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="partial-", dir=program.parent) as partial:
+                aside = Path(partial) / program.name
+                write_updates(twin, aside)
+                aside.replace(program)
+        try:
+            # torch._inductor.aoti_load_package is this and 3 s of imports
+            self.loader = torch._C._aoti.AOTIModelPackageLoader(str(program), "model", False, 1, -1)
+        except RuntimeError as error:
+            raise ValueError(f"{program}: cannot be loaded; delete it ({str(error).splitlines()[0]})") from error
+        updates = Updates(twin)
+        tensors = dict(updates.named_parameters()) | dict(updates.named_buffers())
+        names = self.loader.get_constant_fqns()
+        self.weights = {name: tensors[name].detach() for name in names if name in tensors}  # held: it takes no copy
+        self.loader.load_constants(self.weights, use_inactive=False, check_full_update=False, user_managed=True)
+
+    def __call__(self, state: State, x: Tensor, where: Any) -> State:
+        z_H, z_L = self.loader.run(list(updates_inputs(state, x, where)))
+        return z_H, z_L
+
+
+def cache_for(model: HRM, kind: str) -> Path:
+    """The folder in the cache for programs of such a model; `kind` is what they depend on besides its configuration."""
+    digest = hashlib.sha256(f"{torch.__version__} {model.config.model_dump_json()} {kind}".encode())
+    for source in ("layers.py", "model.py", "export.py"):
+        digest.update(Path(__file__).with_name(source).read_bytes())
+    cache = Path(os.environ.get("HRM_CACHE") or Path.home() / ".cache" / "hrm")
+    return cache / "segments" / digest.hexdigest()[:24]
 
 
 def in_float32(model: HRM) -> HRM:

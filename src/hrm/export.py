@@ -1,4 +1,4 @@
-"""One segment of a model as a file that other engines run: ONNX, or torch's own exported program.
+"""One segment of a model as a file that other engines run: ONNX, or torch's own exported program; or its updates, compiled.
 
 The halting loop stays outside, so stopping, streaming and batching remain the caller's. A folder holds the program,
 `segment.json` (what goes in and out, the task, the bounds) and, for a latent carry, `initial.npz` with z_H and z_L.
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import write_synced
-from .model import HRM
+from .layers import Bags, Standing
+from .model import HRM, State
 
 FORMATS = {"onnx": "segment.onnx", "torch": "segment.pt2"}
 
@@ -77,6 +78,53 @@ def exported(model: HRM) -> torch.export.ExportedProgram:
     example = step.example(2)
     with torch.no_grad():
         return torch.export.export(step, example, dynamic_shapes={"tensors": tuple({0: batch} for _ in example)})
+
+
+class Updates(nn.Module):
+    """All updates of a segment, from embedding to heads, as a function of tensors: (z_H, z_L, x) -> (z_H, z_L).
+
+    Where only standing positions compute, these are packed, and what they are members of comes as four more tensors, the
+    `rows` and `starts` of `Standing.members` and `Standing.groups`.
+    """
+
+    def __init__(self, model: HRM):
+        super().__init__()
+        self.model = model
+
+    def forward(self, z_H: Tensor, z_L: Tensor, x: Tensor, *bags: Tensor) -> State:
+        model, config = self.model, self.model.config
+        where = model.embed_pos.rotation()
+        if bags:
+            where = Standing(None, members=Bags(*bags[:2]), groups=Bags(*bags[2:]))
+        return model.updated(config.cycle * config.H_cycles, (z_H, z_L), x, where)
+
+
+def updates_inputs(state: State, x: Tensor, where: Any) -> tuple[Tensor, ...]:
+    """What `Updates` takes, from what `HRM.entered` gives; contiguous, for compiled code does not ask."""
+    bags = (*where.members, *where.groups) if isinstance(where, Standing) else ()
+    return tuple(tensor.contiguous() for tensor in (*state, x, *bags))
+
+
+def write_updates(model: HRM, path: Path) -> None:
+    """Compile the updates of a segment for this machine, in the model's dtype and for any number of puzzles, into `path`.
+
+    The model is on the CPU. Takes a minute or two, and a C++ compiler; what is written needs none. Its weights are constants
+    by the names that they have in `Updates`, and can be exchanged.
+    """
+    grid = SegmentStep(model).example(2)[2 * model.config.latent]
+    names = torch.zeros(len(grid), dtype=torch.int32)
+    puzzles = torch.export.Dim("puzzles", min=1, max=65536)
+    shapes: tuple[Any, ...] = ({0: puzzles},) * 3
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        x, state, where = model.entered(model.initial_state(len(grid)), grid, model.puzzle_rows(names))
+        if isinstance(where, Standing):
+            standing, many = torch.export.Dim("standing", min=1), torch.export.Dim("many", min=1)
+            held = ({0: standing}, {0: puzzles} if state[1].dim() == 3 else {0: standing}, {0: standing})
+            shapes = (*held, ({0: 4 * standing}, {0: 4 * many + 1}, {0: 4 * standing}, {0: standing + 1}))
+        program = torch.export.export(Updates(model), updates_inputs(state, x, where), dynamic_shapes=shapes)
+        how = {"cpp.dynamic_threads": True}  # as many as there are when it runs
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=how)
 
 
 def write_segment(model: HRM, task: str, folder: Path, kind: str) -> Path:

@@ -9,7 +9,7 @@ Parameter names are the reference's (sapientinc/HRM, `inner.` left out), so chec
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -57,6 +57,7 @@ class HRM(nn.Module):
         self.config = config
         self.dtype = getattr(torch, config.forward_dtype)
         self.compiled = False
+        self.ahead: Callable[..., State] | None = None  # backends.py: a whole segment's updates, compiled ahead of time
         width = config.hidden_size
         # in the reference's order of construction, so that one seed gives one set of weights in both
         self.view = (LatticeView if config.mixer == "groups" else CellView)(config)
@@ -117,20 +118,28 @@ class HRM(nn.Module):
 
     def cycles(self, state: State, grid: Tensor, puzzle_rows: Tensor, H_cycles: int | None = None) -> Iterator[State]:
         """The states after each H cycle of a segment that carries gradient, or after the last where none is taken."""
-        where = self.embed_pos.rotation()
-        if self.config.lattice == "standing":
-            where = standing_positions(self.view.stands(grid).flatten(1), self.config.box)
-        x, *state = (packed(z, where) for z in (self.embed(grid, puzzle_rows), *state))
+        x, state, where = self.entered(state, grid, puzzle_rows)
+        if self.ahead and not torch.is_grad_enabled() and H_cycles is None:
+            yield tuple(unpacked(z, where) for z in self.ahead(state, x, where))
+            return
         length, plan = len(self.config.cycle), self.config.cycle * (H_cycles or self.config.H_cycles)
         graded = self.config.gradient_updates if torch.is_grad_enabled() else length
         split = max(0, len(plan) - graded)
         with torch.no_grad():
-            state = self._run(plan[:split], state, x, where)
+            state = self.updated(plan[:split], state, x, where)
         while split < len(plan):
             end = split + ((len(plan) - split) % length or length)
-            state = self._run(plan[split:end], state, x, where)
+            state = self.updated(plan[split:end], state, x, where)
             yield tuple(unpacked(z, where) for z in state)
             split = end
+
+    def entered(self, state: State, grid: Tensor, puzzle_rows: Tensor) -> tuple[Tensor, State, Any]:
+        """The input embedding and the state as the levels take them, and what they know of positions."""
+        where = self.embed_pos.rotation()
+        if self.config.lattice == "standing":
+            where = standing_positions(self.view.stands(grid).flatten(1), self.config.box)
+        x, *state = (packed(z, where) for z in (self.embed(grid, puzzle_rows), *state))
+        return x, tuple(state), where
 
     def read(self, state: State, grid: Tensor) -> Output:
         """What the heads say about a state. Among candidates, a value that is ruled out has no probability. Where
@@ -149,7 +158,8 @@ class HRM(nn.Module):
         q = self.q_head(self.view.summary(z_H)).float()  # (B, 2)
         return Output(logits, q[:, 0], q[:, 1])
 
-    def _run(self, plan: str, state: State, x: Tensor, where: Any) -> State:
+    def updated(self, plan: str, state: State, x: Tensor, where: Any) -> State:
+        """The state after the updates of `plan`, a string of L and H; all as the levels take them."""
         z_H, z_L = state
         slow = self.H_level if self.config.levels == "separate" else self.L_level
         for update in plan:
