@@ -26,10 +26,9 @@ from hrm.reasoner import Reasoner
 def widened(narrow: HRM, times: int, changes: dict) -> HRM:
     """A model with `times` the channels and heads. Raises ValueError where its MLP is no whole number of copies wide."""
     config = narrow.config
-    if config.mixer not in ("attention", "groups") or config.pos_encodings == "learned":
-        raise ValueError(
-            f"mixer={config.mixer}, pos_encodings={config.pos_encodings}: only attention with RoPE and groups are widened"
-        )
+    if not config.mixers <= {"attention", "groups"} or config.pos_encodings == "learned":
+        kinds = f"mixer={config.mixer}, H_mixer={config.H_mixer}, pos_encodings={config.pos_encodings}"
+        raise ValueError(f"{kinds}: only attention with RoPE and groups are widened")
     wide = HRM(
         ModelConfig(
             **config.model_dump()

@@ -1,11 +1,13 @@
 """The network: one recursion for all relatives, gradient through the last k updates only, positions, dtypes."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import TRM, batch_for, tiny
 
+from hrm.checkpoint import save_reference
 from hrm.config import ModelConfig, Recipe, load_recipe, recipe_names
 from hrm.layers import SHORT, RotaryPositions, attended, rms_norm, trunc_normal_
 from hrm.model import HRM
@@ -181,11 +183,31 @@ def test_parameter_counts_are_the_references():
         ({"mixer": "mlp"}, "no attention to rotate"),
         ({"pos_encodings": "rope2d", "seq_len": 15}, "square grid"),
         ({"puzzle_emb_ndim": 40, "puzzle_emb_len": 1}, "does not fit"),
+        ({"H_mixer": "conv"}, "knows no places: use puzzle_emb_ndim=0"),
+        ({"H_mixer": "conv", "levels": "shared", "H_layers": 0}, "only for levels=separate"),
     ],
 )
 def test_impossible_configurations_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         tiny(**changes)
+
+
+def test_a_slow_module_of_its_own_kind_hears_all_cells_above_a_fast_one_that_hears_its_neighbours():
+    LOCAL = dict(mixer="conv", puzzle_emb_ndim=0, halting="halt_only", seq_len=81, H_cycles=1, L_cycles=1)
+    heard = {}
+    for name, changes in {"conv": dict(pos_encodings="none"), "mixed": dict(H_mixer="attention")}.items():
+        torch.manual_seed(0)
+        net = HRM(tiny(**LOCAL | changes, gradient="segment"))
+        grid = torch.zeros(2, 81, dtype=torch.int32)
+        grid[1, 40] = 1  # the middle
+        _, out = net(net.initial_state(2), grid, net.puzzle_rows(torch.zeros(2, dtype=torch.int32)))
+        heard[name] = (out.logits[0] != out.logits[1]).any(-1)
+        out.logits.square().sum().backward()
+        assert all(p.grad is not None and p.grad.any() for n, p in net.named_parameters() if "level" in n), name
+    assert heard["conv"].sum() == 13  # two steps away, one for each level
+    assert heard["mixed"].all()
+    with pytest.raises(ValueError, match=r"the reference has no such model: mixer, H_mixer"):
+        save_reference(net, Path("nowhere/step_1"))
 
 
 def test_all_recipes_load_and_build_on_the_meta_device():

@@ -35,6 +35,8 @@ class Arch(Closed):
     """How positions hear each other: attention, an MLP over positions (TRM), on a lattice of one position for each
     value of each cell the means of its row, column, box and cell (docs/architecture.md, "the lattice"), or conv, the
     four neighbours on a square grid."""
+    H_mixer: Literal["attention", "mlp", "conv"] | None = None
+    """The slow module's where it is another: it may hear all cells above a fast one that hears its neighbours."""
     pos_encodings: Literal["rope", "rope2d", "learned", "none"] = "rope"
     carry: Literal["latent", "candidates", "both"] = "latent"
     """What goes from segment to segment. latent: the states z_H and z_L (HRM). candidates: which values still stand in
@@ -90,9 +92,14 @@ class Arch(Closed):
         return self.puzzle_emb_len or -(-self.puzzle_emb_ndim // self.hidden_size)
 
     @property
+    def mixers(self) -> set[str]:
+        """Those of both modules."""
+        return {self.mixer, self.H_mixer or self.mixer}
+
+    @property
     def local(self) -> bool:
         """Every position has the same weights and a surrounding of its own."""
-        return self.mixer in ("groups", "conv")
+        return self.mixers <= {"groups", "conv"}
 
     @property
     def doubts(self) -> bool:
@@ -141,7 +148,9 @@ class Arch(Closed):
     def _consistent(self) -> "Arch":
         if self.levels == "separate" and self.H_layers < 1:
             raise ValueError("H_layers=0 leaves no slow module: use levels=shared (TRM) or H_layers of 1 and more")
-        if self.mixer == "attention":
+        if self.H_mixer and (self.levels != "separate" or self.mixer == "groups"):
+            raise ValueError(f"H_mixer={self.H_mixer}: only for levels=separate, and not above mixer=groups")
+        if "attention" in self.mixers:
             if self.hidden_size % self.num_heads:
                 raise ValueError(f"hidden_size={self.hidden_size} is not a multiple of num_heads={self.num_heads}")
             step = {"rope": 2, "rope2d": 4}.get(self.pos_encodings, 1)
@@ -149,10 +158,9 @@ class Arch(Closed):
                 raise ValueError(f"{self.pos_encodings} needs hidden_size/num_heads in multiples of {step}")
         elif self.pos_encodings in ("rope", "rope2d"):
             raise ValueError(f"mixer={self.mixer} has no attention to rotate: use pos_encodings=none or learned")
-        if self.local and (self.pos_encodings != "none" or self.prefix_len):
-            raise ValueError(
-                f"mixer={self.mixer} knows no places: use pos_encodings=none, puzzle_emb_ndim=0, puzzle_emb_len=0"
-            )
+        if (self.local and self.pos_encodings != "none") or (self.mixers & {"groups", "conv"} and self.prefix_len):
+            place = "pos_encodings=none, " * self.local + "puzzle_emb_ndim=0, puzzle_emb_len=0"
+            raise ValueError(f"mixer={self.mixer} knows no places: use {place}")
         if self.local and self.halting == "q_learning":
             raise ValueError(f"mixer={self.mixer} has no Q of going on: use halting=halt_only or fixed")
         if self.deduces and self.halting != "halt_only":
@@ -191,8 +199,8 @@ class ModelConfig(Arch):
             if self.seq_len != math.prod(self.box) ** 2 or self.vocab_size <= self.side:
                 raise ValueError(f"boxes of {self.box} do not fit {self.seq_len} cells and {self.vocab_size} tokens")
         square = self.side**2 == self.seq_len
-        if not square and (self.pos_encodings == "rope2d" or self.mixer == "conv"):
-            needs = "mixer=conv" if self.mixer == "conv" else "rope2d"
+        if not square and (self.pos_encodings == "rope2d" or "conv" in self.mixers):
+            needs = "mixer=conv" if "conv" in self.mixers else "rope2d"
             raise ValueError(f"{needs} needs a square grid, got seq_len={self.seq_len}")
         return self
 

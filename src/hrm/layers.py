@@ -378,9 +378,9 @@ class ReasoningModule(nn.Module):
     `where` is what its blocks know of positions: rotary tables, on a lattice `Standing`, or None.
     """
 
-    def __init__(self, config: ModelConfig, layers: int):
+    def __init__(self, config: ModelConfig, layers: int, mixer: str):
         super().__init__()
-        self.layers = nn.ModuleList(BLOCKS[config.mixer](config) for _ in range(layers))
+        self.layers = nn.ModuleList(BLOCKS[mixer](config) for _ in range(layers))
 
     def forward(self, state: Tensor, told: Tensor, where: Any) -> Tensor:
         x = state + told

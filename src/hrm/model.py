@@ -67,8 +67,8 @@ class HRM(nn.Module):
         self.puzzle_emb = PuzzleEmbedding(config.num_puzzle_identifiers, config.puzzle_emb_ndim)
         self.embed_pos = make_positions(config)
         if config.levels == "separate":
-            self.H_level = ReasoningModule(config, config.H_layers)
-        self.L_level = ReasoningModule(config, config.L_layers)
+            self.H_level = ReasoningModule(config, config.H_layers, config.H_mixer or config.mixer)
+        self.L_level = ReasoningModule(config, config.L_layers, config.mixer)
         shape = (width,) if config.initial_state == "fixed" else (self.view.length, width)
         for name in ("H_init",) if config.levels == "single" else ("H_init", "L_init"):
             self.register_buffer(name, trunc_normal_(torch.empty(shape, dtype=self.dtype), config.init_std))
