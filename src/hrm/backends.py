@@ -155,7 +155,7 @@ class _CompiledUpdates:
         for layer in twin.modules():
             if isinstance(layer, CastedLinear):  # cast once and for all
                 layer.weight = nn.Parameter(layer.weight.detach().to(model.dtype), requires_grad=False)
-        program = cache_for(model, str(torch.cpu.get_capabilities())) / "updates.pt2"
+        program = cache_for(model, str(sorted(torch.cpu.get_capabilities().items()))) / "updates.pt2"
         if not program.is_file():
             logging.getLogger(__name__).warning("compiling for this machine, once: a minute or two (%s)", program)
             program.parent.mkdir(parents=True, exist_ok=True)
@@ -169,10 +169,10 @@ class _CompiledUpdates:
         except RuntimeError as error:
             raise ValueError(f"{program}: cannot be loaded; delete it ({str(error).splitlines()[0]})") from error
         updates = Updates(twin)
-        tensors = dict(updates.named_parameters()) | dict(updates.named_buffers())
-        names = self.loader.get_constant_fqns()
-        self.weights = {name: tensors[name].detach() for name in names if name in tensors}  # held: it takes no copy
-        self.loader.load_constants(self.weights, use_inactive=False, check_full_update=False, user_managed=True)
+        named = dict(updates.named_parameters()) | dict(updates.named_buffers())
+        # held, for the program takes no copy
+        self.weights = {name: named[name].detach() for name in self.loader.get_constant_fqns()}
+        self.loader.load_constants(self.weights, use_inactive=False, check_full_update=True, user_managed=True)
 
     def __call__(self, state: State, x: Tensor, where: Any) -> State:
         z_H, z_L = self.loader.run(list(updates_inputs(state, x, where)))

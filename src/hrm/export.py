@@ -108,8 +108,8 @@ def updates_inputs(state: State, x: Tensor, where: Any) -> tuple[Tensor, ...]:
 def write_updates(model: HRM, path: Path) -> None:
     """Compile the updates of a segment for this machine, in the model's dtype and for any number of puzzles, into `path`.
 
-    The model is on the CPU. Takes a minute or two, and a C++ compiler; what is written needs none. Its weights are constants
-    by the names that they have in `Updates`, and can be exchanged.
+    The model is on the CPU. Takes a minute or two, and a C++ compiler; what is written needs none. Weights are left out: a
+    process that loads the program hands them over, by the names that they have in `Updates`.
     """
     grid = SegmentStep(model).example(2)[2 * model.config.latent]
     names = torch.zeros(len(grid), dtype=torch.int32)
@@ -123,7 +123,8 @@ def write_updates(model: HRM, path: Path) -> None:
             held = ({0: standing}, {0: puzzles} if state[1].dim() == 3 else {0: standing}, {0: standing})
             shapes = (*held, ({0: 4 * standing}, {0: 4 * many + 1}, {0: 4 * standing}, {0: standing + 1}))
         program = torch.export.export(Updates(model), updates_inputs(state, x, where), dynamic_shapes=shapes)
-        how = {"cpp.dynamic_threads": True}  # as many as there are when it runs
+        # as many threads as there are when it runs, and any weights
+        how = {"cpp.dynamic_threads": True, "aot_inductor.package_constants_in_so": False}
         torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=how)
 
 
