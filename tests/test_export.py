@@ -60,7 +60,7 @@ def test_every_engine_gives_torchs_answers(kind):
 @pytest.mark.parametrize("kind", ["hrm", "standing"])
 def test_compiled_updates_give_torchs_answers_for_any_weights_and_any_number_of_puzzles(kind, caplog):
     for seed in (0, 1):
-        net = model(kind, H_cycles=1)
+        net = model(kind, H_cycles=1, L_cycles=1)
         torch.manual_seed(seed)
         for p in net.parameters():
             torch.nn.init.normal_(p, std=0.3)
@@ -80,7 +80,7 @@ def test_compiled_updates_give_torchs_answers_for_any_weights_and_any_number_of_
 
 
 def test_compiled_levels_give_torchs_answers():
-    net = model("standing")
+    net = model("standing", levels="shared", H_layers=0)
     plain = Reasoner(net, halt="never").run(SPLIT.inputs[:5])
     net.compile_levels(dynamic=None)
     answers = Reasoner(net, halt="never").run(SPLIT.inputs[:5])
