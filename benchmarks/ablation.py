@@ -20,7 +20,7 @@ import torch
 from hrm.bench import processor
 from hrm.config import load_recipe
 from hrm.data import load_split
-from hrm.evaluate import evaluate
+from hrm.evaluate import count_name, evaluate
 from hrm.reasoner import Reasoner
 from hrm.train import Ranks, Trainer, settle, train
 
@@ -90,7 +90,7 @@ def main() -> None:
     print(f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, `{' '.join(sys.argv)}`\n")
     print(
         "| variant | parameters | steps | steps/s | loss at the end | exact@1 | by the rules "
-        f"| {counted(asked.passes)} | its segments |"
+        f"| selected@{asked.passes} | its segments |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for name, overrides in chosen.items():
@@ -107,21 +107,15 @@ def main() -> None:
         trainer = held[0]
         rows = load_split(recipe.data_path, "val")
         model = (trainer.mean.module if trainer.mean else trainer.model).eval()
-        found = [
-            evaluate(Reasoner(model, recipe.task, passes=passes, batch_size=128), rows, asked.rows)
-            for passes in sorted({1, asked.passes})
-        ]
+        reasoners = [Reasoner(model, recipe.task, passes=k, batch_size=128) for k in sorted({1, asked.passes})]
+        found = [evaluate(reasoner, rows, asked.rows) for reasoner in reasoners]
         one, many = found[0], found[-1]
         print(
             f"| {name} | {sum(p.numel() for p in model.parameters()):,} | {trainer.step} | {rates[name]:.2f} "
             f"| {losses[-1]:.3f} | {one['exact@1']:.1%} | {one['verified']:.1%} "
-            f"| {many[counted(asked.passes)]:.1%} | {many['mean_segments']:.0f} |",
+            f"| {many[count_name(reasoners[-1])]:.1%} | {many['mean_segments']:.0f} |",
             flush=True,
         )
-
-
-def counted(passes: int) -> str:
-    return f"selected@{passes}" if passes > 1 else "exact@1"
 
 
 def speed(name: str, overrides: list[str]) -> float:

@@ -183,7 +183,7 @@ def test_parameter_counts_are_the_references():
         ({"mixer": "mlp"}, "no attention to rotate"),
         ({"pos_encodings": "rope2d", "seq_len": 15}, "square grid"),
         ({"puzzle_emb_ndim": 40, "puzzle_emb_len": 1}, "does not fit"),
-        ({"H_mixer": "conv"}, "knows no places: use puzzle_emb_ndim=0"),
+        ({"H_mixer": "conv"}, "mixer=conv knows no places: use puzzle_emb_ndim=0"),
         ({"H_mixer": "conv", "levels": "shared", "H_layers": 0}, "only for levels=separate"),
     ],
 )

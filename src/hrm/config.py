@@ -160,7 +160,7 @@ class Arch(Closed):
             raise ValueError(f"mixer={self.mixer} has no attention to rotate: use pos_encodings=none or learned")
         if (self.local and self.pos_encodings != "none") or (self.mixers & {"groups", "conv"} and self.prefix_len):
             place = "pos_encodings=none, " * self.local + "puzzle_emb_ndim=0, puzzle_emb_len=0"
-            raise ValueError(f"mixer={self.mixer} knows no places: use {place}")
+            raise ValueError(f"mixer={(self.mixers & {'groups', 'conv'}).pop()} knows no places: use {place}")
         if self.local and self.halting == "q_learning":
             raise ValueError(f"mixer={self.mixer} has no Q of going on: use halting=halt_only or fixed")
         if self.deduces and self.halting != "halt_only":
