@@ -37,14 +37,11 @@ def engine_for(backend: str, model: HRM, task: str) -> Engine:
             raise ValueError(f"backend='{backend}' runs on the CPU; the model is on {model.H_init.device}")
         return (_OnnxEngine if backend == "onnx" else _OpenVinoEngine)(model, task)
     if backend == "compiled":
-        linear = [layer for layer in model.modules() if isinstance(layer, CastedLinear)]
-        shared = {id(part): part for part in (*linear, *model.parameters(), *model.buffers())}
-        found = copy.deepcopy(model, shared)  # the caller's stays as it is; both hold the same weights
+        model = cast_for_good(model)
         if on_cpu:
-            found.ahead = _CompiledUpdates(model)
+            model.ahead = _CompiledUpdates(model)
         else:
-            found.compile_levels(dynamic=None)
-        model = found
+            model.compile_levels(dynamic=None)
 
     def segment(state: State, grid: Tensor, names: Tensor) -> tuple[State, Output]:
         with threads_for(model, len(grid)):
@@ -148,27 +145,24 @@ def cached_program(model: HRM, task: str) -> Path:
 
 
 class _CompiledUpdates:
-    """The updates of a segment, compiled on first use into the same cache, for this kind of processor and any weights."""
+    """The updates of a segment of a model cast for good, compiled on first use into the same cache, for this kind of
+    processor and any weights."""
 
     def __init__(self, model: HRM):
-        twin = copy.deepcopy(model, {id(part): part for part in (*model.parameters(), *model.buffers())})
-        for layer in twin.modules():
-            if isinstance(layer, CastedLinear):  # cast once and for all
-                layer.weight = nn.Parameter(layer.weight.detach().to(model.dtype), requires_grad=False)
         program = cache_for(model, str(sorted(torch.cpu.get_capabilities().items()))) / "updates.pt2"
         if not program.is_file():
             logging.getLogger(__name__).warning("compiling for this machine, once: a minute or two (%s)", program)
             program.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="partial-", dir=program.parent) as partial:
                 aside = Path(partial) / program.name
-                write_updates(twin, aside)
+                write_updates(model, aside)
                 aside.replace(program)
         try:
             # torch._inductor.aoti_load_package is this and 3 s of imports
             self.loader = torch._C._aoti.AOTIModelPackageLoader(str(program), "model", False, 1, -1)
         except RuntimeError as error:
             raise ValueError(f"{program}: cannot be loaded; delete it ({str(error).splitlines()[0]})") from error
-        updates = Updates(twin)
+        updates = Updates(model)
         named = dict(updates.named_parameters()) | dict(updates.named_buffers())
         # held, for the program takes no copy
         self.weights = {name: named[name].detach() for name in self.loader.get_constant_fqns()}
@@ -186,6 +180,15 @@ def cache_for(model: HRM, kind: str) -> Path:
         digest.update(Path(__file__).with_name(source).read_bytes())
     cache = Path(os.environ.get("HRM_CACHE") or Path.home() / ".cache" / "hrm")
     return cache / "segments" / digest.hexdigest()[:24]
+
+
+def cast_for_good(model: HRM) -> HRM:
+    """A copy that holds the same weights, but for those of its linear layers, which are in the dtype they compute in."""
+    twin = copy.deepcopy(model, {id(part): part for part in (*model.parameters(), *model.buffers())})
+    for layer in twin.modules():
+        if isinstance(layer, CastedLinear):
+            layer.weight = nn.Parameter(layer.weight.detach().to(model.dtype), requires_grad=False)
+    return twin
 
 
 def in_float32(model: HRM) -> HRM:
