@@ -1,11 +1,11 @@
 """How the cost of thinking grows: with puzzles at once, cells, segments and width. Draws docs/scaling.png.
 
-    python benchmarks/scaling.py [--out docs/scaling.png] [--budget 20]
+    python benchmarks/scaling.py [--out docs/scaling.png] [--longest 7]
 
-Each line is one model, each point the fastest of three runs after a warm-up (of one, where it takes a quarter of `--budget`
-seconds); a line ends at the first size that takes longer than a third of them. The slope is that of a straight line through
-the upper half of its points, both axes logarithmic: 1 is proportional, 2 quadratic. The share of attention (scores and their
-use, not its projections) is counted in FLOPs.
+Each line is one model, each point the fastest of three runs after a warm-up; from ten seconds on no run follows, and one that
+is the first counts. A line ends at the first size that takes more than `--longest` seconds. The slope is that of a straight
+line through the upper half of its points, both axes logarithmic: 1 is proportional, 2 quadratic. The share of attention
+(scores and their use, not its projections) is counted in FLOPs.
 """
 
 import argparse
@@ -80,23 +80,18 @@ PANELS: dict[str, list[Line]] = {
 
 
 def measured(
-    make: Callable[[int], Callable[[], object]], sizes: tuple[int, ...], budget: float
+    make: Callable[[int], Callable[[], object]], sizes: tuple[int, ...], longest: float
 ) -> list[tuple[int, float]]:
-    points = []
+    points: list[tuple[int, float]] = []
     for size in sizes:
-        run, best = make(size), float("inf")
-        started = time.perf_counter()
-        run()
-        warm = time.perf_counter() - started
-        for _ in range(3):
+        if points and points[-1][1] > longest:
+            break
+        run, times = make(size), []
+        while len(times) < 4 and sum(times) < 10:
             started = time.perf_counter()
             run()
-            best = min(best, time.perf_counter() - started)
-            if best > budget / 4:
-                break
-        points.append((size, best))
-        if max(best, warm) > budget / 3:
-            break
+            times.append(time.perf_counter() - started)
+        points.append((size, min(times[1:] or times)))
     return points
 
 
@@ -117,7 +112,7 @@ def attention_share(cells: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/scaling.png"))
-    parser.add_argument("--budget", type=float, default=20.0)
+    parser.add_argument("--longest", type=float, default=7.0)
     asked = parser.parse_args()
     import matplotlib
 
@@ -129,7 +124,7 @@ def main() -> None:
     figure, axes = plt.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
     for (over, lines), axis in zip(PANELS.items(), axes.flat, strict=True):
         for name, make, sizes in lines:
-            points = measured(make, sizes, asked.budget)
+            points = measured(make, sizes, asked.longest)
             steep = slope(points)
             (first, least), (last, most) = points[0], points[-1]
             span = f"{first:,}: {1e3 * least:.2f} ms | {last:,}: {1e3 * most:,.1f} ms"

@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 
 from hrm.building import build
-from hrm.data import load_split
+from hrm.data import built_in_rows, checked_grids, load_split
+from hrm.tasks import variants as making
 from hrm.tasks.sudoku import Search, Sudoku
-from hrm.tasks.variants import beyond, beyond_assumptions, harder, standing_and_refuted, variants
+from hrm.tasks.variants import beyond, bred, harder, left_by_assumptions, standing_and_refuted, variants
 
 HARD = "1.......2.9.4...5...6...7...5.9.3.......7.......85..4.7.....6...3...9.8...2.....1"  # Easter Monster
 EASY = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 
 
 def open_after_assumptions(task: Sudoku, puzzle: np.ndarray) -> bool:
-    """`beyond_assumptions` by the exact solver's own propagation, all refuted values of a round at once."""
+    """Whether there is `left_by_assumptions` by the exact solver's own propagation, all refuted values of a round at once."""
     search = Search(task, None)
     candidates = search.after_singles(puzzle)
     while any(bits & (bits - 1) for bits in candidates):
@@ -53,7 +54,7 @@ def test_variants_of_a_hard_puzzle_are_hard(families):
     assert all(open_after_assumptions(task, variant) for variant in hard)
     assert not open_after_assumptions(task, puzzles[1])
     for variant in (*hard, *easy):
-        assert beyond_assumptions(task, variant) == open_after_assumptions(task, variant)
+        assert bool(left_by_assumptions(task, variant)) == open_after_assumptions(task, variant)
 
 
 def test_variants_are_a_function_of_the_seed(families):
@@ -71,7 +72,7 @@ def test_drifting_variants_have_solutions_of_their_own(families):
         for variant, answer in zip(group, solved, strict=True):
             solutions = task.solve(variant)
             assert len(solutions) == 1 and (solutions[0] == answer).all()
-            assert beyond_assumptions(task, variant) or not beyond_assumptions(task, puzzle)
+            assert left_by_assumptions(task, variant) or not left_by_assumptions(task, puzzle)
 
 
 def test_variants_work_on_other_sizes():
@@ -155,11 +156,11 @@ def test_a_data_set_with_puzzles_beyond(tmp_path):
     assert told[-1] == ("puzzles beyond single assumptions", 2, 2)
     task, split = Sudoku(), load_split(str(tmp_path / "a"), "train")
     puzzles = task.decode(split.inputs)
-    assert [beyond_assumptions(task, puzzle) for puzzle in puzzles] == [False, True, True]
+    assert [left_by_assumptions(task, puzzle) > 0 for puzzle in puzzles] == [False, True, True]
     assert task.verify_batch(puzzles, task.decode(split.labels)).all()
 
 
-@pytest.mark.parametrize("option", ["beyond", "harden"])
+@pytest.mark.parametrize("option", ["beyond", "harden", "breed"])
 def test_harder_mazes_are_refused(option, tmp_path):
     with pytest.raises(ValueError, match=f"--{option} 4: only for Sudoku"):
         build("maze", source="generate", out=tmp_path / "x", **{option: 4})
@@ -204,3 +205,41 @@ def test_a_data_set_with_harder_puzzles(tmp_path):
     puzzles, answers = task.decode(split.inputs), task.decode(split.labels)
     assert 10 < len(puzzles) <= 25 and task.verify_batch(puzzles, answers).all()
     assert all(task.rate(more) for more in puzzles[5:])
+
+
+def test_bred_puzzles_are_beyond_single_assumptions_and_new():
+    task, rows = Sudoku(), built_in_rows("sudoku-hard-beyond", "train")
+    rows = rows[:5] + rows[1000::200]  # the latter four are
+    puzzles, answers = checked_grids(rows, task)
+    children, solved = bred(task, puzzles, answers, 20, seed=3)
+    assert children.shape == solved.shape == (20, 81)
+    assert len(np.unique(np.concatenate((puzzles, children)), axis=0)) == 29
+    assert len(np.unique(solved, axis=0)) > 4
+    for child, answer in zip(children, solved, strict=True):
+        assert open_after_assumptions(task, child)
+        solutions = task.solve(child)
+        assert len(solutions) == 1 and (solutions[0] == answer).all()
+        for cell in np.flatnonzero(child):
+            assert not task.is_unique(np.where(np.arange(81) == cell, 0, child))
+    again = bred(task, puzzles, answers, 20, seed=3)
+    assert (again[0] == children).all() and (again[1] == solved).all()
+    with pytest.raises(ValueError, match="5 rows: none is beyond single assumptions, to breed from"):
+        bred(task, puzzles[:5], answers[:5], 1, seed=0)
+
+
+def test_the_hardest_breed_and_no_founder_has_too_many_of_them(monkeypatch):
+    monkeypatch.setattr(making, "BREEDERS", 4)
+    monkeypatch.setattr(making, "KIN", 2)
+    left, founder = np.array([5, 9, 9, 8, 3, 7, 1]), np.array([0, 1, 1, 1, 2, 0, 2])
+    assert making._hardest(left, founder).tolist() == [1, 2, 5, 0]
+
+
+def test_a_data_set_with_bred_puzzles(tmp_path):
+    row = built_in_rows("sudoku-hard-beyond", "train")[1000]
+    (tmp_path / "one.csv").write_text(f"question,answer\n{row.question},{row.answer}\n")
+    how = {"source": str(tmp_path / "one.csv"), "val": 0, "breed": 3}
+    first = build(out=tmp_path / "a", **how)
+    assert first.hash == build(out=tmp_path / "b", **how).hash
+    task, split = Sudoku(), load_split(str(tmp_path / "a"), "train")
+    puzzles = task.decode(split.inputs)
+    assert len(puzzles) == 4 and task.verify_batch(puzzles, task.decode(split.labels)).all()

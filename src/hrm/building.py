@@ -24,7 +24,7 @@ from .data import (
     split_of_grids,
     write_dataset,
 )
-from .sampling import AUGMENTATION, BEYOND, HARDER, VARIANTS, stream_seed
+from .sampling import AUGMENTATION, BEYOND, BRED, HARDER, VARIANTS, stream_seed
 from .tasks import Progress, Task, known_task, untold
 from .tasks.sudoku import Sudoku
 
@@ -48,6 +48,7 @@ def build(
     drift: bool = False,
     beyond: int = 0,
     harden: int = 0,
+    breed: int = 0,
     min_rating: int | None = None,
     size: int | None = None,
     min_path: int | None = None,
@@ -66,7 +67,8 @@ def build(
     up to so many puzzles of the same solution and kind (tasks/variants.py), with `drift` of other solutions too, apart from
     those of the other splits; and `beyond` so many puzzles that no single assumption solves join the training rows, made from
     their solution grids; with `harden` then join beside each the most open puzzles of its solution, four at most, met in a
-    walk of so many steps: more than the source's rows, settings to be named beside every result. All take minutes; `progress`
+    walk of so many steps; then `breed` so many descendants of all that are beyond single assumptions by now, the hardest having
+    the children: more than the source's rows, settings to be named beside every result. All take minutes; `progress`
     is told of them. hashes.json keeps what was asked for.
     """
     built = deciding(locals())
@@ -78,12 +80,12 @@ def build(
         raise ValueError(f"--variants {variants}: " + ("not together with --num-aug" if num_aug else "only for Sudoku"))
     if drift and not variants:
         raise ValueError("--drift: say how many puzzles to make of each with --variants N")
-    for option, asked in (("beyond", beyond), ("harden", harden)):
+    for option, asked in (("beyond", beyond), ("harden", harden), ("breed", breed)):
         if asked and task.name != "sudoku":
             raise ValueError(f"--{option} {asked}: only for Sudoku")
-    made = {} if min_path is None else {"min_path": min_path}
+    like = {} if min_path is None else {"min_path": min_path}
     rng = np.random.Generator(np.random.Philox(seed))
-    pools = source_pools(source, task, rng, subsample, val, test_source, made, progress)
+    pools = source_pools(source, task, rng, subsample, val, test_source, like, progress)
     if val_source:
         pools = dataclasses.replace(pools, val=read_csv(val_source))
     task = pools.task
@@ -119,11 +121,17 @@ def build(
         )
 
     puzzles, answers = checked_grids(picked, task)
-    kept_out = orbit_keys(task, val_rows + test) if (beyond or drift) and not task.scarce else set()
+    kept_out = orbit_keys(task, val_rows + test) if (beyond or drift or breed) and not task.scarce else set()
     if beyond:
-        puzzles, answers = with_beyond(task, puzzles, answers, beyond, seed, kept_out, progress)
+        make = numba_task(f"--beyond {beyond}").beyond
+        made = make(task, answers, beyond, stream_seed(seed, BEYOND, 0), progress)
+        puzzles, answers = with_more(task, puzzles, answers, made, kept_out)
     if harden:
         puzzles, answers = with_harder(task, puzzles, answers, harden, seed, progress)
+    if breed:
+        make = numba_task(f"--breed {breed}").bred
+        made = make(task, puzzles, answers, breed, stream_seed(seed, BRED, 0), progress)
+        puzzles, answers = with_more(task, puzzles, answers, made, kept_out)
     if variants:
         splits = {"train": varied_split(task, puzzles, answers, variants, drift, seed, kept_out, progress)}
     else:
@@ -238,20 +246,16 @@ def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_au
     return split_of_grids(task, *together, groups=np.full(len(puzzles), width))
 
 
-def with_beyond(
+def with_more(
     task: Sudoku,
     puzzles: np.ndarray,
     answers: np.ndarray,
-    wanted: int,
-    seed: int,
+    made: tuple[np.ndarray, np.ndarray],
     kept_out: set[int],
-    progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Puzzles and answers with `wanted` more beyond single assumptions; fewer by those whose orbit is in `kept_out`."""
-    make = numba_task(f"--beyond {wanted}").beyond
-    made, solved = make(task, answers, wanted, stream_seed(seed, BEYOND, 0), progress)
-    made, solved = without_orbits(task, made, solved, kept_out)
-    return np.concatenate((puzzles, made)), np.concatenate((answers, solved))
+    """Puzzles and answers, then those made of them whose orbit is not in `kept_out`."""
+    more, solved = without_orbits(task, *made, kept_out)
+    return np.concatenate((puzzles, more)), np.concatenate((answers, solved))
 
 
 def with_harder(

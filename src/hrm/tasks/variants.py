@@ -3,7 +3,8 @@
 Beyond single assumptions is a puzzle that stays unsolved when every value is ruled out that, assumed alone and followed by
 singles, contradicts: what most Sudoku-Extreme rows are and hardly one of a million random puzzles is. `variants` exchanges
 givens and lets none be easier in kind than the puzzle, drifting to other solutions if asked to; `beyond` finds such puzzles
-where there are none, from solved grids; `harder` walks from a puzzle towards those of its solution that give least away.
+where there are none, from solved grids; `harder` walks from a puzzle towards those of its solution that give least away; `bred`
+has the hardest of many have offspring, generation upon generation.
 Needs numba, for a puzzle with fifty variants takes thousands of exact searches. Grids are uint8 (S,), values of a cell a
 bit each.
 """
@@ -48,6 +49,18 @@ REMEMBERED = 16
 """Second solutions that a walk remembers of each cell without its given."""
 KEPT = 4
 """Puzzles that `harder` keeps of a walk, at most."""
+BREEDERS = 2000
+"""So many of the hardest met so far have offspring,"""
+KIN = 20
+"""of one founder no more than these."""
+BROODS = 256
+"""Parents drawn at a time, the harder of two each; what they bear may be drawn next time."""
+LABOURS = 12
+"""Givens that a parent takes away, one after the other, before it stays without a child."""
+BARREN = 100
+"""Times in a row that nothing new is born before `bred` gives up."""
+OTHERS = 7
+"""Other solutions met when a given is taken away, among which a child's is drawn half of the time."""
 FOUND = "puzzles beyond single assumptions"
 """What progress calls them."""
 
@@ -142,9 +155,64 @@ def beyond(
     return puzzles[kept], solutions[kept]
 
 
-def beyond_assumptions(task: Sudoku, puzzle: np.ndarray) -> bool:
-    """Whether cells of a puzzle stay open where singles and single assumptions rule out no more."""
-    return bool(_beyond(puzzle, grid_of(task)))
+def bred(
+    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seed: int, progress: Progress = untold
+) -> tuple[np.ndarray, np.ndarray]:
+    """`wanted` descendants of those of (N, S) puzzles that are beyond single assumptions, and their solutions, (wanted, S) each.
+
+    A child has a given of its parent in another place, for the same solution or another, and none that it can do without;
+    where single assumptions rule out no more, at least LEAN of the values stand that stand in its parent. The hardest have the
+    children, so these get harder, on the whole. Raises ValueError where no puzzle is beyond, or none has a new child.
+    """
+    grid = grid_of(task)
+    rng = np.random.Generator(np.random.Philox(seed))
+    known, barren = {puzzle.tobytes() for puzzle in puzzles}, 0
+    born: list[Bred] = []
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # numba's random state is the thread's own
+        left = np.array(list(threads.map(lambda puzzle: _beyond(puzzle, grid), puzzles)))
+        pool = [Bred(puzzles[k], answers[k], left[k], k) for k in np.flatnonzero(left)]
+        if not pool:
+            raise ValueError(f"{len(puzzles)} rows: none is beyond single assumptions, to breed from")
+        while len(born) < wanted:
+            pool = [pool[k] for k in _hardest(np.array([b.left for b in pool]), np.array([b.founder for b in pool]))]
+            one, other = rng.integers(len(pool), size=(2, BROODS))
+            parents = [max(pool[a], pool[b], key=lambda breeder: breeder.left) for a, b in zip(one, other, strict=True)]
+            seeds = rng.integers(1 << 32, size=BROODS)
+            bear = threads.map(lambda parent, seed: _child(parent.puzzle, parent.answer, grid, seed), parents, seeds)
+            before = len(born)
+            for parent, (child, answer, hard) in zip(parents, bear, strict=True):
+                if hard and child.tobytes() not in known:
+                    known.add(child.tobytes())
+                    born.append(Bred(child, answer, hard, parent.founder))
+            pool += born[before:]
+            barren = 0 if len(born) > before else barren + 1
+            if barren > BARREN:
+                raise ValueError(f"{len(puzzles)} rows: only {len(born)} puzzles can be bred from them")
+            progress("puzzles bred", min(len(born), wanted), wanted)
+    return np.stack([b.puzzle for b in born[:wanted]]), np.stack([b.answer for b in born[:wanted]])
+
+
+class Bred(NamedTuple):
+    puzzle: np.ndarray
+    answer: np.ndarray
+    left: int
+    """How many values single assumptions leave in it."""
+    founder: int
+    """The row it descends from."""
+
+
+def _hardest(left: np.ndarray, founder: np.ndarray) -> np.ndarray:
+    """The BREEDERS that have most left, KIN of a founder at most; those that came first before others alike."""
+    order = np.argsort(-left, kind="stable")
+    order = order[np.argsort(founder[order], kind="stable")]  # founder by founder, the hardest of each first
+    first = np.searchsorted(founder[order], founder[order])
+    order = order[np.arange(len(order)) - first < KIN]
+    return order[np.argsort(-left[order], kind="stable")][:BREEDERS]
+
+
+def left_by_assumptions(task: Sudoku, puzzle: np.ndarray) -> int:
+    """How many values stay in open cells where singles and single assumptions rule out no more: 0 where they solve it."""
+    return int(_beyond(puzzle, grid_of(task)))
 
 
 def standing_and_refuted(task: Sudoku, puzzle: np.ndarray) -> tuple[int, int]:
@@ -355,6 +423,42 @@ def _harden(puzzle, answer, grid, steps, seed):
             if height > heights[least] and not _among(here, found) and (not hard or _beyond(here, grid)):
                 found[least], heights[least] = here, height
     return found[np.flatnonzero(found.sum(1))]
+
+
+@njit(cache=True, nogil=True)
+def _child(puzzle, answer, grid, seed):
+    """A child as `bred` has it, its solution and how many values single assumptions leave in it; 0 of them where none came."""
+    np.random.seed(seed)
+    enough = LEAN * _beyond(puzzle, grid)
+    for _ in range(LABOURS):
+        base, goal = puzzle.copy(), answer
+        givens = np.flatnonzero(base)
+        taken = givens[np.random.randint(len(givens))]
+        base[taken] = 0
+        if np.random.randint(2):
+            solutions, _complete = _solutions(base, grid, OTHERS)
+            goal = solutions[np.random.randint(len(solutions))].copy()
+        values = _standing(base, grid)
+        _settle(values, grid, -1)
+        for cell in np.random.permutation(np.flatnonzero(base == 0)):
+            bit = 1 << (np.int64(goal[cell]) - 1)
+            if cell == taken or values[cell] == bit:
+                continue
+            trial = values.copy()
+            trial[cell] = bit
+            _settle(trial, grid, cell)
+            if _left(trial) < enough:  # cheaper to see than that there is one solution
+                continue
+            found, complete = _search(trial, grid, 1)
+            if not complete or len(found) != 1:
+                continue
+            child = base.copy()
+            child[cell] = goal[cell]
+            if _beyond(child, grid) < enough:
+                continue
+            _reduce(child, grid, child > 0, _unproven(child))
+            return child, goal, _beyond(child, grid)
+    return puzzle, answer, 0
 
 
 @njit(cache=True, nogil=True)
