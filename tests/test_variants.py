@@ -227,6 +227,15 @@ def test_bred_puzzles_are_beyond_single_assumptions_and_new():
         bred(task, puzzles[:5], answers[:5], 1, seed=0)
 
 
+def test_a_child_is_hardly_easier_than_its_parent():
+    task = Sudoku()
+    puzzles, answers = checked_grids(built_in_rows("sudoku-hard-beyond", "train")[1000:1001], task)
+    left = left_by_assumptions(task, puzzles[0])
+    children = [making._child(puzzles[0], answers[0], left, making.grid_of(task), seed) for seed in range(8)]
+    born = [(child, hard) for child, _, hard in children if hard]
+    assert born and all(hard == left_by_assumptions(task, child) >= 0.95 * left for child, hard in born)
+
+
 def test_the_hardest_breed_and_no_founder_has_too_many_of_them(monkeypatch):
     monkeypatch.setattr(making, "BREEDERS", 4)
     monkeypatch.setattr(making, "KIN", 2)

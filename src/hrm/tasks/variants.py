@@ -178,7 +178,9 @@ def bred(
             one, other = rng.integers(len(pool), size=(2, BROODS))
             parents = [max(pool[a], pool[b], key=lambda breeder: breeder.left) for a, b in zip(one, other, strict=True)]
             seeds = rng.integers(1 << 32, size=BROODS)
-            bear = threads.map(lambda parent, seed: _child(parent.puzzle, parent.answer, grid, seed), parents, seeds)
+            bear = threads.map(
+                lambda parent, seed: _child(parent.puzzle, parent.answer, parent.left, grid, seed), parents, seeds
+            )
             before = len(born)
             for parent, (child, answer, hard) in zip(parents, bear, strict=True):
                 if hard and child.tobytes() not in known:
@@ -426,10 +428,10 @@ def _harden(puzzle, answer, grid, steps, seed):
 
 
 @njit(cache=True, nogil=True)
-def _child(puzzle, answer, grid, seed):
+def _child(puzzle, answer, left, grid, seed):
     """A child as `bred` has it, its solution and how many values single assumptions leave in it; 0 of them where none came."""
     np.random.seed(seed)
-    enough = LEAN * _beyond(puzzle, grid)
+    enough = LEAN * left
     for _ in range(LABOURS):
         base, goal = puzzle.copy(), answer
         givens = np.flatnonzero(base)
