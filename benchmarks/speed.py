@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py train [RECIPE] [--batch 16] [--rounds 3] [--reference PATH]
     python benchmarks/speed.py memory [RECIPE] [--batch 16] [--reference PATH]
-    python benchmarks/speed.py solve [WEIGHTS] [--puzzles 64] [--alone 16] [--rounds 5] [--reference PATH]
+    python benchmarks/speed.py solve [WEIGHTS] [--puzzles 64] [--batch 64] [--alone 16] [--rounds 5] [--reference PATH]
 
 `--device cuda` measures `train` and `solve` on a GPU (not run on one yet).
 
@@ -25,12 +25,13 @@ import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from hrm.bench import ceiling, flops_of, processor, timed
+from hrm.bench import Timed, ceiling, flop_counter, processor, timed
 from hrm.config import ModelConfig, Recipe, load_recipe
 from hrm.data import load_split
 from hrm.halting import empty_carry
@@ -46,13 +47,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train", "memory", "solve"))
     parser.add_argument("name", nargs="?", help="recipe or weights")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument(
+        "--batch",
+        type=int,
+        help="train: rows of a step (16); solve: the reference's rows of a batch, our slots (all puzzles)",
+    )
     parser.add_argument("--puzzles", type=int, default=64, help="solve: so many together")
     parser.add_argument("--alone", type=int, default=16, help="solve: and the first so many one after the other")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", default="sudoku-hard-1k", help="solve: built-in set or folder to take test rows from")
     parser.add_argument(
         "--backends", nargs="*", default=["eager", "compiled", "openvino"], help="solve: ours to measure"
+    )
+    parser.add_argument(
+        "--halts", nargs="*", default=["never", "auto"], help="solve: ours to measure, of trained weights"
     )
     parser.add_argument("--reference", help="checkout of sapientinc/HRM")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -62,6 +70,7 @@ def main() -> None:
     if asked.what == "memory" and asked.device != "cpu":
         parser.error("memory: of a CPU process only")
     asked.reference_dtype = asked.reference_dtype or machine_dtype(asked.device)
+    asked.batch = asked.batch or (asked.puzzles if asked.what == "solve" else 16)
     if asked.measure:
         print(needed(training(asked)[asked.measure]))
         return
@@ -74,26 +83,52 @@ def main() -> None:
         report_memory(list(training(asked)))
     elif asked.what == "train":
         steps, way = {name: make() for name, make in training(asked).items()}, f"step of {asked.batch}"
-        report([(name, step, asked.batch, way, step) for name, step in steps.items()], asked.rounds, asked.device)
+        contenders = [Contender(name, way, asked.batch, step, Counted(step)) for name, step in steps.items()]
+        for one in contenders:
+            one.counted()  # a first step, which compiles otherwise than those that follow it
+        report(contenders, asked.rounds, asked.device)
     else:
-        report(solving(asked), asked.rounds, asked.device)
+        report_exact(asked, report(solving(asked), asked.rounds, asked.device))
 
 
-Contender = tuple[str, Callable[[], object], int, str, Callable[[], object]]
-"""Name, one unit of work, its rows, how it takes them, and the same work as torch's counter can see it."""
+class Counted:
+    """A unit of uncompiled work that counts the FLOPs of its first run."""
+
+    def __init__(self, unit: Callable[[], object]) -> None:
+        self.unit, self.flops = unit, None
+
+    def __call__(self) -> object:
+        if self.flops is not None:
+            return self.unit()
+        with flop_counter() as counter:
+            done = self.unit()
+        self.flops = counter.get_total_flops()
+        return done
 
 
-def report(contenders: list[Contender], rounds: int, device: str) -> None:
-    flops = [flops_of(counted) for *_, counted in contenders]
-    found, top = timed([(name, work) for name, work, *_ in contenders], rounds, device), ceiling(device)
-    base = found[0].median / contenders[0][2]
+class Contender(NamedTuple):
+    name: str
+    way: str
+    """How it takes its rows."""
+    rows: int
+    work: Callable[[], object]
+    counted: Counted
+    """The same work as torch's counter can see it."""
+
+
+def report(contenders: list[Contender], rounds: int, device: str) -> list[Timed]:
+    found, top = timed([(one.name, one.work) for one in contenders], rounds, device), ceiling(device)
+    base = found[0].median / contenders[0].rows
     print(f"| | rows | median ms a row | range | GFLOP a row | GFLOP/s | share of ceiling | {found[0].name} ÷ this |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for one, count, (_, _, rows, way, _) in zip(found, flops, contenders, strict=True):
-        row, each = one.row(count, top), 1000 / rows
+    for one, (_, way, rows, _, counted) in zip(found, contenders, strict=True):
+        if counted.flops is None:
+            counted()
+        row, each = one.row(counted.flops, top), 1000 / rows
         spread = f"{row['fastest_s'] * each:.1f}–{row['slowest_s'] * each:.1f}"
         done = f"{row['gflop'] / rows:.2f} | {row['gflop_per_s']:.0f} | {row['share_of_ceiling']:.0%}"
         print(f"| {one.name} | {way} | {one.median * each:.1f} | {spread} | {done} | {base * rows / one.median:.2f} |")
+    return found
 
 
 def report_memory(names: list[str]) -> None:
@@ -202,42 +237,52 @@ def solving(asked: argparse.Namespace) -> list[Contender]:
 
     Without weights the paper's network is drawn at random, and only full depth means anything.
     """
-    contenders: list[Contender] = []
-    split = load_split(asked.data, "test")
-    tokens, labels = split.inputs[: asked.puzzles], split.labels[: asked.puzzles]
+    tokens = load_split(asked.data, "test").inputs[: asked.puzzles]
     alone = [tokens[[row]] for row in range(min(asked.alone, len(tokens)))]
     takes = {f"{len(alone)}, one by one": alone, f"{len(tokens)} together": [tokens]}
+    contenders: list[Contender] = []
 
-    def each(solve: Callable[[np.ndarray], object], batches: list[np.ndarray]) -> list[object]:
-        return [solve(batch) for batch in batches]
+    def units(solve: Callable[[np.ndarray], object]) -> dict[str, Callable[[], object]]:
+        return {
+            way: partial(lambda batches: [solve(batch) for batch in batches], taken) for way, taken in takes.items()
+        }
 
-    def add(name: str, solve: Callable[[np.ndarray], object], counted: Callable[[np.ndarray], object]) -> None:
-        for way, batches in takes.items():
-            work, seen = (partial(each, call, batches) for call in (solve, counted))
-            contenders.append((name, work, sum(map(len, batches)), way, seen))
+    def counted(work: dict[str, Callable[[], object]]) -> dict[str, Counted]:
+        return {way: Counted(unit) for way, unit in work.items()}
+
+    def add(name: str, work: dict[str, Callable[[], object]], seen: dict[str, Counted]) -> None:
+        for way, taken in takes.items():
+            contenders.append(Contender(name, way, sum(map(len, taken)), work[way], seen[way]))
 
     if asked.name:
         model = Reasoner.load(asked.name, asked.device).model
     else:
         model = paper_model(asked.device).eval()
     if asked.reference:
-        theirs = reference_solve(asked, model)
+        theirs = counted(units(reference_solve(asked, model)))
         add(f"reference, {asked.reference_dtype}", theirs, theirs)
-        print(f"reference: exact@1 {(theirs(tokens) == labels).all(1).mean():.2%} of {len(tokens)}")
     # a carry of candidates is at its end when its grid is full, and has no other depth
-    halts = ("auto",) if model.config.deduces else ("never", "auto")[: 1 + bool(asked.name)]
-    ways = [(backend, halt) for halt in halts for backend in asked.backends]
-    for backend, halt in ways:
-        ours, eager = (
-            Reasoner(model, halt=halt, passes=1, batch_size=asked.puzzles, backend=way) for way in (backend, "eager")
-        )
-        found = ours.run(tokens)
-        exact, segments = (found.tokens == labels).all(1).mean(), found.segments.mean()
-        label = f"{backend}, halt={ours.halt}"
-        print(f"{label}: exact@1 {exact:.2%} of {len(tokens)}, {segments:.2f} segments a puzzle")
-        add(label, ours.run, eager.run)
-    print()
+    halts = ("auto",) if model.config.deduces else asked.halts if asked.name else ("never",)
+    for halt in halts:
+        ours = partial(Reasoner, model, halt=halt, passes=1, batch_size=asked.batch)
+        eager = counted(units(ours(backend="eager").run))
+        for backend in asked.backends:
+            reasoner = ours(backend=backend)
+            add(f"{backend}, halt={reasoner.halt}", eager if backend == "eager" else units(reasoner.run), eager)
     return contenders
+
+
+def report_exact(asked: argparse.Namespace, found: list[Timed]) -> None:
+    """What each got right of the rows that it took together, in its first run."""
+    if not asked.name:
+        return
+    labels = load_split(asked.data, "test").labels[: asked.puzzles]
+    print()
+    for one in found[1::2]:
+        (got,) = one.result
+        answers = getattr(got, "tokens", got)
+        depth = "" if answers is got else f", {got.segments.mean():.2f} segments a puzzle"
+        print(f"{one.name}: exact@1 {(answers == labels).all(1).mean():.2%} of {len(labels)}{depth}")
 
 
 # --- the reference, run from its checkout -----------------------------------------------------------------------------
@@ -303,8 +348,12 @@ def reference_solve(asked: argparse.Namespace, model: HRM) -> Callable[[np.ndarr
     theirs, _ = build_reference(asked, model, 1)
     theirs.eval()
 
-    @torch.inference_mode()
     def solve(tokens: np.ndarray) -> np.ndarray:
+        batches = np.split(tokens, range(asked.batch, len(tokens), asked.batch))
+        return np.concatenate([solve_batch(batch) for batch in batches])
+
+    @torch.inference_mode()
+    def solve_batch(tokens: np.ndarray) -> np.ndarray:
         inputs = torch.from_numpy(tokens).to(asked.device, torch.int32)
         batch = {"inputs": inputs, "labels": inputs, "puzzle_identifiers": inputs.new_zeros(len(inputs))}
         with torch.device(asked.device):
