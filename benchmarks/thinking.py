@@ -1,4 +1,4 @@
-"""Accuracy against compute at inference: longer passes, more passes, pin and retry, the rules.
+"""Accuracy against compute at inference: longer passes, more patience, more passes, pin and retry, the rules.
 
     python benchmarks/thinking.py WEIGHTS [--data FILE.csv.gz | --data SET --split val] [--rows N] [--passes 16] [--plot OUT.png]
 
@@ -29,8 +29,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--segments", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128])
     parser.add_argument("--passes", type=int, default=16)
+    parser.add_argument("--patience", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="of a model that deduces")
     parser.add_argument("--pins", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--backend", default="auto")
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
     reasoner = Reasoner.load(asked.weights, batch_size=asked.batch_size)
@@ -57,9 +59,15 @@ def main() -> None:
         return (answers.tokens == rows.labels).all(1)
 
     def with_options(**options: object) -> Reasoner:
-        return Reasoner(reasoner.model, reasoner.task.name, batch_size=asked.batch_size, **options)
+        how = {"batch_size": asked.batch_size, "backend": asked.backend}
+        return Reasoner(reasoner.model, reasoner.task.name, **how, **options)
 
     if reasoner.model.config.deduces:
+        for patience in asked.patience:
+            started = time.perf_counter()
+            found = with_options(passes=1, patience=patience).run(rows.inputs)
+            curve = "one pass, more patience"
+            show(f"one pass, patience {patience}", "exact@1", curve, right(found), found, time.perf_counter() - started)
         for check in (False, True):
             passes = 1
             while passes <= asked.passes:
@@ -67,7 +75,7 @@ def main() -> None:
                 found = with_options(passes=passes, check=check).run(rows.inputs)
                 counted = "exact@1" if passes == 1 and not check else f"{'checked' if check else 'selected'}@{passes}"
                 way = f"up to {passes} passes" + (", rules" if check else "")
-                curve = "accepted by the rules" if check else "accepted by the model"
+                curve = f"up to {asked.passes} passes, accepted by the {'rules' if check else 'model'}"
                 show(way, counted, curve, right(found), found, time.perf_counter() - started)
                 passes *= 2
         if asked.plot:

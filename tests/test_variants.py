@@ -231,16 +231,52 @@ def test_a_child_is_hardly_easier_than_its_parent():
     task = Sudoku()
     puzzles, answers = checked_grids(built_in_rows("sudoku-hard-beyond", "train")[1000:1001], task)
     left = left_by_assumptions(task, puzzles[0])
-    children = [making._child(puzzles[0], answers[0], left, making.grid_of(task), seed) for seed in range(8)]
-    born = [(child, hard) for child, _, hard in children if hard]
+    children = [making._child(puzzles[0], answers[0], left, False, making.grid_of(task), seed) for seed in range(8)]
+    born = [(child, hard) for child, _, hard, _ in children if hard]
     assert born and all(hard == left_by_assumptions(task, child) >= 0.95 * left for child, hard in born)
+
+
+def tridagon(turned: bool) -> np.ndarray:
+    """All values everywhere, but three in twelve cells of the four boxes at the top left, in one of them mirrored."""
+    values = np.full(81, 511)
+    for box, even in ((0, True), (1, True), (3, True), (4, not turned)):
+        for row in range(3):
+            values[(box // 3 * 3 + row) * 9 + box % 3 * 3 + (row if even else 2 - row)] = 0b1011
+    return values
+
+
+def test_the_guardians_of_a_tridagon_are_counted():
+    assert making._guardians(tridagon(turned=True)) == 0
+    one = tridagon(turned=True)
+    one[[0, 10]] |= 4, 2
+    assert making._guardians(one) == 1  # 2 is one of the three
+    one[0] = 0b0001  # a solved cell is in no tridagon: next best are twelve cells of which the other boxes hold a part
+    assert making._guardians(one) > 1
+    assert making._guardians(tridagon(turned=False)) == 2  # the fourth box is taken across, where its middle cell is one of the three too
+    assert making._guardians(np.full(81, 511)) == 12
+
+
+def test_a_child_has_no_tridagon_unless_its_parent_has_one():
+    task = Sudoku()
+    grid = making.grid_of(task)
+    puzzles, answers = checked_grids(built_in_rows("sudoku-hard-open", "train")[1800:2000], task)
+    free = [k for k, puzzle in enumerate(puzzles) if making._left_and_free(puzzle, grid)[1]][:3]
+    born = 0
+    for k in free:
+        left = left_by_assumptions(task, puzzles[k])
+        for seed in range(3):
+            child, _, hard, apart = making._child(puzzles[k], answers[k], left, True, grid, seed)
+            assert not hard or (apart and making._left_and_free(child, grid)[1])
+            born += hard > 0
+    assert born
 
 
 def test_the_hardest_breed_and_no_founder_has_too_many_of_them(monkeypatch):
     monkeypatch.setattr(making, "BREEDERS", 4)
     monkeypatch.setattr(making, "KIN", 2)
-    left, founder = np.array([5, 9, 9, 8, 3, 7, 1]), np.array([0, 1, 1, 1, 2, 0, 2])
-    assert making._hardest(left, founder).tolist() == [1, 2, 5, 0]
+    lefts, founders = (5, 9, 9, 8, 3, 7, 1), (0, 1, 1, 1, 2, 0, 2)
+    pool = [making.Bred(None, None, left, left == 3, founder) for left, founder in zip(lefts, founders, strict=True)]
+    assert [one.left for one in making._breeders(pool)] == [3, 9, 9, 7]  # the one without a tridagon first
 
 
 def test_a_data_set_with_bred_puzzles(tmp_path):

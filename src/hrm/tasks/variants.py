@@ -4,12 +4,13 @@ Beyond single assumptions is a puzzle that stays unsolved when every value is ru
 singles, contradicts: what most Sudoku-Extreme rows are and hardly one of a million random puzzles is. `variants` exchanges
 givens and lets none be easier in kind than the puzzle, drifting to other solutions if asked to; `beyond` finds such puzzles
 where there are none, from solved grids; `harder` walks from a puzzle towards those of its solution that give least away; `bred`
-has the hardest of many have offspring, generation upon generation.
+has the hardest of many have offspring, generation upon generation, away from the tridagons that `beyond` begins with.
 Needs numba, for a puzzle with fifty variants takes thousands of exact searches. Grids are uint8 (S,), values of a cell a
 bit each.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -53,6 +54,8 @@ BREEDERS = 2000
 """So many of the hardest met so far have offspring,"""
 KIN = 20
 """of one founder no more than these."""
+GUARDED = 8
+"""Guardians, at most, that make a tridagon of twelve cells; official rows have 1 to 3 of them or more than this."""
 BROODS = 256
 """Parents drawn at a time, the harder of two each; what they bear may be drawn next time."""
 LABOURS = 12
@@ -161,31 +164,30 @@ def bred(
     """`wanted` descendants of those of (N, S) puzzles that are beyond single assumptions, and their solutions, (wanted, S) each.
 
     A child has a given of its parent in another place, for the same solution or another, and none that it can do without;
-    where single assumptions rule out no more, at least LEAN of the values stand that stand in its parent. The hardest have the
-    children, so these get harder, on the whole. Raises ValueError where no puzzle is beyond, or none has a new child.
+    where single assumptions rule out no more, at least LEAN of the values stand that stand in its parent, and no tridagon
+    unless its parent has one. Those without and the hardest have the children, so these get harder, on the whole, and of
+    other kinds than what `beyond` makes. Raises ValueError where no puzzle is beyond, or none has a new child.
     """
     grid = grid_of(task)
     rng = np.random.Generator(np.random.Philox(seed))
     known, barren = {puzzle.tobytes() for puzzle in puzzles}, 0
     born: list[Bred] = []
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # numba's random state is the thread's own
-        left = np.array(list(threads.map(lambda puzzle: _beyond(puzzle, grid), puzzles)))
-        pool = [Bred(puzzles[k], answers[k], left[k], k) for k in np.flatnonzero(left)]
+        found = threads.map(lambda puzzle: _left_and_free(puzzle, grid), puzzles)
+        pool = [Bred(puzzles[k], answers[k], left, free, k) for k, (left, free) in enumerate(found) if left]
         if not pool:
             raise ValueError(f"{len(puzzles)} rows: none is beyond single assumptions, to breed from")
         while len(born) < wanted:
-            pool = [pool[k] for k in _hardest(np.array([b.left for b in pool]), np.array([b.founder for b in pool]))]
-            one, other = rng.integers(len(pool), size=(2, BROODS))
-            parents = [max(pool[a], pool[b], key=lambda breeder: breeder.left) for a, b in zip(one, other, strict=True)]
+            pool = _breeders(pool)
+            drawn = rng.integers(len(pool), size=(2, BROODS)).min(axis=0)  # the better of two stands before the other
+            parents = [pool[k] for k in drawn]
             seeds = rng.integers(1 << 32, size=BROODS)
-            bear = threads.map(
-                lambda parent, seed: _child(parent.puzzle, parent.answer, parent.left, grid, seed), parents, seeds
-            )
+            bear = threads.map(lambda parent, seed: _child(*parent[:4], grid, seed), parents, seeds)
             before = len(born)
-            for parent, (child, answer, hard) in zip(parents, bear, strict=True):
-                if hard and child.tobytes() not in known:
+            for parent, (child, answer, left, free) in zip(parents, bear, strict=True):
+                if left and child.tobytes() not in known:
                     known.add(child.tobytes())
-                    born.append(Bred(child, answer, hard, parent.founder))
+                    born.append(Bred(child, answer, left, free, parent.founder))
             pool += born[before:]
             barren = 0 if len(born) > before else barren + 1
             if barren > BARREN:
@@ -199,17 +201,20 @@ class Bred(NamedTuple):
     answer: np.ndarray
     left: int
     """How many values single assumptions leave in it."""
+    free: bool
+    """No tridagon is among them."""
     founder: int
     """The row it descends from."""
 
 
-def _hardest(left: np.ndarray, founder: np.ndarray) -> np.ndarray:
-    """The BREEDERS that have most left, KIN of a founder at most; those that came first before others alike."""
-    order = np.argsort(-left, kind="stable")
-    order = order[np.argsort(founder[order], kind="stable")]  # founder by founder, the hardest of each first
-    first = np.searchsorted(founder[order], founder[order])
-    order = order[np.arange(len(order)) - first < KIN]
-    return order[np.argsort(-left[order], kind="stable")][:BREEDERS]
+def _breeders(pool: list[Bred]) -> list[Bred]:
+    """The BREEDERS that come first, KIN of a founder at most: those free of tridagons, by what is left, then the others."""
+    kin, kept = Counter(), []
+    for one in sorted(pool, key=lambda one: (not one.free, -one.left)):
+        if kin[one.founder] < KIN and len(kept) < BREEDERS:
+            kin[one.founder] += 1
+            kept.append(one)
+    return kept
 
 
 def left_by_assumptions(task: Sudoku, puzzle: np.ndarray) -> int:
@@ -428,8 +433,9 @@ def _harden(puzzle, answer, grid, steps, seed):
 
 
 @njit(cache=True, nogil=True)
-def _child(puzzle, answer, left, grid, seed):
-    """A child as `bred` has it, its solution and how many values single assumptions leave in it; 0 of them where none came."""
+def _child(puzzle, answer, left, free, grid, seed):
+    """A child as `bred` has it, its solution, how many values single assumptions leave in it, 0 where none came, and whether
+    no tridagon is among them."""
     np.random.seed(seed)
     enough = LEAN * left
     for _ in range(LABOURS):
@@ -459,8 +465,67 @@ def _child(puzzle, answer, left, grid, seed):
             if _beyond(child, grid) < enough:
                 continue
             _reduce(child, grid, child > 0, _unproven(child))
-            return child, goal, _beyond(child, grid)
-    return puzzle, answer, 0
+            stays, apart = _left_and_free(child, grid)
+            if apart or not free:
+                return child, goal, stays, apart
+    return puzzle, answer, 0, free
+
+
+@njit(cache=True, nogil=True)
+def _left_and_free(puzzle, grid):
+    """How many values single assumptions leave, and whether no tridagon is among them."""
+    values = _by_assumptions(puzzle, grid)
+    left = _left(values)
+    return left, left > 0 and _guardians(values) > GUARDED
+
+
+@njit(cache=True, nogil=True)
+def _guardians(values):
+    """The fewest cells that keep a tridagon from being one: of its twelve, those that hold other values than its three.
+
+    A tridagon: in each of four boxes that share their rows and columns in pairs three cells of different rows and columns,
+    all with the same three values, so placed that no solution is left (Sudoku forums, 2021: "trivalue oddagon"). At least
+    two of the three values must stand in each cell. 99 where there is no such place.
+    """
+    fewest = 99
+    if len(values) != 81:
+        return fewest
+    for a in range(9):
+        for b in range(a):
+            for c in range(b):
+                three = (1 << a) | (1 << b) | (1 << c)
+                for apart in range(9):  # the box that has neither line in common with the four
+                    even, odd = 0, 99  # guardians so far, by the product of the boxes' parities
+                    for box in range(9):
+                        if box // 3 == apart // 3 or box % 3 == apart % 3:
+                            continue
+                        straight, turned = _guardians_in(values, box, three)
+                        even, odd = min(even + straight, odd + turned), min(even + turned, odd + straight)
+                        if min(even, odd) >= fewest:
+                            break
+                    fewest = min(fewest, odd)
+    return fewest
+
+
+@njit(cache=True, nogil=True)
+def _guardians_in(values, box, three):
+    """The same of one box, with its cells in an even and in an odd permutation."""
+    fewest = (99, 99)
+    for first in range(3):
+        for turn in (1, 2):
+            count = 0
+            for row in range(3):
+                cell = (box // 3 * 3 + row) * 9 + box % 3 * 3 + (first + turn * row) % 3
+                among = values[cell] & three
+                if among & (among - 1) == 0:
+                    count = 99
+                elif values[cell] & ~three:
+                    count += 1
+            if turn == 1:
+                fewest = (min(fewest[0], count), fewest[1])
+            else:
+                fewest = (fewest[0], min(fewest[1], count))
+    return fewest
 
 
 @njit(cache=True, nogil=True)
@@ -555,9 +620,16 @@ def _among(puzzle, puzzles):
 @njit(cache=True, nogil=True)
 def _beyond(puzzle, grid):
     """How many values stay in cells still open where single assumptions rule out no more; 0 for a solved puzzle."""
+    return _left(_by_assumptions(puzzle, grid))
+
+
+@njit(cache=True, nogil=True)
+def _by_assumptions(puzzle, grid):
+    """What stands in each cell (S,) where single assumptions rule out no more; nothing at all after a contradiction."""
     values = _standing(puzzle, grid)
     if not _settle(values, grid, -1):
-        return 0
+        values[:] = 0
+        return values
     moved = True
     while moved:
         moved = False
@@ -572,8 +644,9 @@ def _beyond(puzzle, grid):
                     values[cell] ^= bit
                     moved = True
                     if not _settle(values, grid, cell):
-                        return 0
-    return _left(values)
+                        values[:] = 0
+                        return values
+    return values
 
 
 @njit(cache=True, nogil=True)
