@@ -7,7 +7,15 @@ from hrm.building import build
 from hrm.data import built_in_rows, checked_grids, load_split
 from hrm.tasks import variants as making
 from hrm.tasks.sudoku import Search, Sudoku
-from hrm.tasks.variants import beyond, bred, harder, left_by_assumptions, standing_and_refuted, variants
+from hrm.tasks.variants import (
+    beyond,
+    bred,
+    free_of_tridagons,
+    harder,
+    left_by_assumptions,
+    standing_and_refuted,
+    variants,
+)
 
 HARD = "1.......2.9.4...5...6...7...5.9.3.......7.......85..4.7.....6...3...9.8...2.....1"  # Easter Monster
 EASY = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -250,9 +258,11 @@ def test_the_guardians_of_a_tridagon_are_counted():
     one = tridagon(turned=True)
     one[[0, 10]] |= 4, 2
     assert making._guardians(one) == 1  # 2 is one of the three
-    one[0] = 0b0001  # a solved cell is in no tridagon: next best are twelve cells of which the other boxes hold a part
+    one[0] = 0b0001  # a solved cell is in no tridagon
     assert making._guardians(one) > 1
-    assert making._guardians(tridagon(turned=False)) == 2  # the fourth box is taken across, where its middle cell is one of the three too
+    assert (
+        making._guardians(tridagon(turned=False)) == 2
+    )  # taken across in the fourth box, with its middle cell as it is
     assert making._guardians(np.full(81, 511)) == 12
 
 
@@ -260,13 +270,13 @@ def test_a_child_has_no_tridagon_unless_its_parent_has_one():
     task = Sudoku()
     grid = making.grid_of(task)
     puzzles, answers = checked_grids(built_in_rows("sudoku-hard-open", "train")[1800:2000], task)
-    free = [k for k, puzzle in enumerate(puzzles) if making._left_and_free(puzzle, grid)[1]][:3]
+    free = [k for k, puzzle in enumerate(puzzles) if free_of_tridagons(task, puzzle)][:3]
     born = 0
     for k in free:
         left = left_by_assumptions(task, puzzles[k])
         for seed in range(3):
             child, _, hard, apart = making._child(puzzles[k], answers[k], left, True, grid, seed)
-            assert not hard or (apart and making._left_and_free(child, grid)[1])
+            assert not hard or (apart and free_of_tridagons(task, child))
             born += hard > 0
     assert born
 

@@ -50,12 +50,15 @@ REMEMBERED = 16
 """Second solutions that a walk remembers of each cell without its given."""
 KEPT = 4
 """Puzzles that `harder` keeps of a walk, at most."""
-BREEDERS = 2000
+ENOUGH = 190
+"""Values left in a child that are enough, however hard its parent: half of the official rows beyond single assumptions have more
+than 211."""
+BREEDERS = 600
 """So many of the hardest met so far have offspring,"""
-KIN = 20
+KIN = 10
 """of one founder no more than these."""
 GUARDED = 8
-"""Guardians, at most, that make a tridagon of twelve cells; official rows have 1 to 3 of them or more than this."""
+"""Guardians, at most, that make a tridagon of twelve cells; nearly all official rows have 1 to 3 or more than this."""
 BROODS = 256
 """Parents drawn at a time, the harder of two each; what they bear may be drawn next time."""
 LABOURS = 12
@@ -220,6 +223,11 @@ def _breeders(pool: list[Bred]) -> list[Bred]:
 def left_by_assumptions(task: Sudoku, puzzle: np.ndarray) -> int:
     """How many values stay in open cells where singles and single assumptions rule out no more: 0 where they solve it."""
     return int(_beyond(puzzle, grid_of(task)))
+
+
+def free_of_tridagons(task: Sudoku, puzzle: np.ndarray) -> bool:
+    """Whether these values are some, and hold no tridagon."""
+    return bool(_left_and_free(puzzle, grid_of(task))[1])
 
 
 def standing_and_refuted(task: Sudoku, puzzle: np.ndarray) -> tuple[int, int]:
@@ -437,7 +445,7 @@ def _child(puzzle, answer, left, free, grid, seed):
     """A child as `bred` has it, its solution, how many values single assumptions leave in it, 0 where none came, and whether
     no tridagon is among them."""
     np.random.seed(seed)
-    enough = LEAN * left
+    enough = min(LEAN * left, ENOUGH)
     for _ in range(LABOURS):
         base, goal = puzzle.copy(), answer
         givens = np.flatnonzero(base)
