@@ -168,8 +168,8 @@ def bred(
 
     A child has a given of its parent in another place, for the same solution or another, and none that it can do without;
     where single assumptions rule out no more, at least LEAN of the values stand that stand in its parent, or ENOUGH of them, and
-    no tridagon unless its parent has one. Those without and the hardest have the children, so these get harder, on the whole, and of
-    other kinds than what `beyond` makes. Raises ValueError where no puzzle is beyond, or none has a new child.
+    no tridagon unless its parent has one. Those without and the hardest have the children, so these get harder, on the whole,
+    and of other kinds than what `beyond` makes. Raises ValueError where no puzzle is beyond, or none has a new child.
     """
     grid = grid_of(task)
     rng = np.random.Generator(np.random.Philox(seed))
