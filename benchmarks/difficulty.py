@@ -1,7 +1,7 @@
 """How hard 9x9 puzzles are: clues, their file's own rating, and, over some of them, the guesses of our exact solver, the
 values that stand after singles, those of them that a single assumption refutes (it and singles lead to a contradiction),
 the share of puzzles that single assumptions do not solve, however often such values are ruled out, what then stands in these,
-and the share of these that hold no tridagon (three values in twelve cells, see src/hrm/tasks/variants.py).
+and how open these are: what stands, in the mean, after one of the values standing after singles has been assumed.
 
     python benchmarks/difficulty.py DATA … [--split train] [--skip 0] [--rows 150] [--seed 0]
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from hrm.data import load_rows
 from hrm.tasks.sudoku import Sudoku
-from hrm.tasks.variants import free_of_tridagons, left_by_assumptions, standing_and_refuted
+from hrm.tasks.variants import left_by_assumptions, openness, standing_and_refuted
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
     task = Sudoku()
     print(
         "| data | mean clues | mean rating in the file | our guesses: mean | median | values standing: median "
-        "| refuted: median | beyond single assumptions | values then left in these: median | free of tridagons |\n"
+        "| refuted: median | beyond single assumptions | values then left in these: median "
+        "| their openness: quartiles |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     for data in asked.data:
@@ -38,7 +39,7 @@ def main() -> None:
         drawn = np.random.default_rng(asked.seed).permutation(len(grids))[: asked.rows]
         guesses = [task.rate(grids[k]) for k in drawn]
         left = np.array([left_by_assumptions(task, grids[k]) for k in drawn])
-        free = np.array([free_of_tridagons(task, grids[k]) for k in drawn])
+        quartiles = np.quantile([openness(task, grids[k]) for k in drawn[left > 0]] or [0], (0.25, 0.5, 0.75))
         standing, refuted = np.median([standing_and_refuted(task, grids[k]) for k in drawn], 0)
         ratings = [] if rows.ratings is None else rows.ratings[asked.skip :]
         name, clues = data.rsplit("/", 1)[-1], (grids > 0).sum(1).mean()
@@ -46,7 +47,7 @@ def main() -> None:
         print(
             f"| {name} | {clues:.1f} | {rating} | {np.mean(guesses):.0f} | {np.median(guesses):.0f} | {standing:.0f} "
             f"| {refuted:.0f} | {np.mean(left > 0):.0%} | {np.median(left[left > 0]) if left.any() else 0:.0f} "
-            f"| {np.mean(free[left > 0]) if left.any() else 0:.0%} |"
+            f"| {', '.join(f'{quarter:.0f}' for quarter in quartiles)} |"
         )
 
 

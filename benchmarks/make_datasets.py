@@ -10,7 +10,7 @@ more, no two alike up to symmetry. `--check` compares with the files in place in
 programs; `hrm data build maze --source generate --min-path 110` makes more of the latter. sudoku_beyond_train is what
 `hrm data build sudoku --source sudoku-hard-1k --seed 0 --beyond 800` adds, sudoku_open_train what `--source
 sudoku_beyond_train.csv.gz --test-source sudoku_hard_test.csv.gz --val-source sudoku_hard_val.csv.gz --seed 0 --harden 1500`
-does, sudoku_bred_train the hardest of three runs of `--breed`, see results.md, "sudoku-hard-bred".)
+did at commit 0741c60, sudoku_bred_train the hardest of three runs of `--breed`, see results.md, "sudoku-hard-bred".)
 """
 
 import argparse

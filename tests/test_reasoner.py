@@ -156,6 +156,10 @@ def test_evaluation_counts_what_it_says():
     assert report["q_halt"]["accuracy"] == 0.8 and report["q_halt"]["expected_calibration_error"] == pytest.approx(0.2)
     low, high = report["exact@1_ci95"]
     assert low < 0.8 < high
+    assert "by_source" not in report  # there is but one
+    mixed = dataclasses.replace(split, sources=np.array(["first"] * 4 + [""] * 996))
+    parts = {"first": {"rows": 4, "exact@1": 0.75}, "": {"rows": 6, "exact@1": pytest.approx(5 / 6)}}
+    assert evaluate(reasoner, mixed, 10)["by_source"] == parts
     reasoner.passes, said["passes"] = 4, np.array([1, 1, 2, 4, 4, 3, 2, 4, 1, 4])  # rows 3 and 7 are wrong
     assert evaluate(reasoner, split, 10)["right_within_passes"] == {1: 0.3, 2: 0.5, 4: 0.8}
     reasoner.select = "votes"  # which looks at every pass, however soon one was right

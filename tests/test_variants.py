@@ -10,9 +10,9 @@ from hrm.tasks.sudoku import Search, Sudoku
 from hrm.tasks.variants import (
     beyond,
     bred,
-    free_of_tridagons,
     harder,
     left_by_assumptions,
+    openness,
     standing_and_refuted,
     variants,
 )
@@ -174,31 +174,32 @@ def test_harder_mazes_are_refused(option, tmp_path):
         build("maze", source="generate", out=tmp_path / "x", **{option: 4})
 
 
-def openness(task: Sudoku, puzzle: np.ndarray) -> tuple[int, int]:
-    """`standing_and_refuted` by the exact solver's own propagation."""
+def after_each_assumption(task: Sudoku, puzzle: np.ndarray) -> list[int]:
+    """How much still stands, by the exact solver's own propagation, after each value that singles leave; -1 if it contradicts."""
     search = Search(task, None)
     candidates = search.after_singles(puzzle)
-    standing = [
-        (cell, 1 << digit)
-        for cell, bits in enumerate(candidates)
-        for digit in range(task.size)
-        if bits & (bits - 1) and bits >> digit & 1
-    ]
-    return len(standing), sum(not search.restrict(candidates.copy(), cell, bit) for cell, bit in standing)
+    after = []
+    for cell, bits in enumerate(candidates):
+        for digit in range(task.size):
+            if bits & (bits - 1) and bits >> digit & 1:
+                trial = candidates.copy()
+                holds = search.restrict(trial, cell, 1 << digit)
+                after.append(sum(left.bit_count() for left in trial if left & (left - 1)) if holds else -1)
+    return after
 
 
 def test_harder_puzzles_have_the_same_solution_and_give_less_away(families):
     task, puzzles, answers, _ = families
     found = harder(task, puzzles, answers, 300, [1, 2])
     for puzzle, answer, more in zip(puzzles, answers, found, strict=True):
-        before, refuted = openness(task, puzzle)
-        assert standing_and_refuted(task, puzzle) == (before, refuted)
+        after = after_each_assumption(task, puzzle)
+        assert standing_and_refuted(task, puzzle) == (len(after), after.count(-1))
+        assert openness(task, puzzle) == pytest.approx(np.mean(np.maximum(after or [0], 0)))
         assert 0 < len(np.unique(more, axis=0)) == len(more) <= 4
         for one in more:
             solutions = task.solve(one)
             assert len(solutions) == 1 and (solutions[0] == answer).all()
-            after, still = openness(task, one)
-            assert after - 3 * still > before - 3 * refuted or not before
+            assert openness(task, one) > openness(task, puzzle)
     assert not task.rate(puzzles[1]) and all(map(task.rate, found[1]))  # singles solve the one and not the others
     assert all(open_after_assumptions(task, one) for one in found[0])
     again = harder(task, puzzles[::-1], answers[::-1], 300, [2, 1])
@@ -206,7 +207,7 @@ def test_harder_puzzles_have_the_same_solution_and_give_less_away(families):
 
 
 def test_a_data_set_with_harder_puzzles(tmp_path):
-    how = {"source": "sudoku-6x6-1k", "subsample": 5, "val": 0, "harden": 20}
+    how = {"source": "sudoku-6x6-1k", "subsample": 5, "val": 0, "harden": 60}
     first, again = (build(out=tmp_path / name, **how) for name in ("a", "b"))
     assert first.hash == again.hash
     task, split = Sudoku(2, 3), load_split(str(tmp_path / "a"), "train")
@@ -217,12 +218,12 @@ def test_a_data_set_with_harder_puzzles(tmp_path):
 
 def test_bred_puzzles_are_beyond_single_assumptions_and_new():
     task, rows = Sudoku(), built_in_rows("sudoku-hard-beyond", "train")
-    rows = rows[:5] + rows[1000::200]  # the latter four are
+    rows = rows[:5] + rows[1320::40]  # the latter twelve are
     puzzles, answers = checked_grids(rows, task)
     children, solved = bred(task, puzzles, answers, 20, seed=3)
     assert children.shape == solved.shape == (20, 81)
-    assert len(np.unique(np.concatenate((puzzles, children)), axis=0)) == 29
-    assert len(np.unique(solved, axis=0)) > 4
+    assert len(np.unique(np.concatenate((puzzles, children)), axis=0)) == 37
+    assert len(np.unique(solved, axis=0)) > 1
     for child, answer in zip(children, solved, strict=True):
         assert open_after_assumptions(task, child)
         solutions = task.solve(child)
@@ -235,62 +236,30 @@ def test_bred_puzzles_are_beyond_single_assumptions_and_new():
         bred(task, puzzles[:5], answers[:5], 1, seed=0)
 
 
-def test_a_child_is_hardly_easier_than_its_parent():
+def test_a_child_is_of_another_solution_and_little_less_open_and_grows_up():
     task = Sudoku()
-    puzzles, answers = checked_grids(built_in_rows("sudoku-hard-beyond", "train")[1000:1001], task)
-    left = left_by_assumptions(task, puzzles[0])
-    children = [making._child(puzzles[0], answers[0], left, False, making.grid_of(task), seed) for seed in range(8)]
-    born = [(child, hard) for child, _, hard, _ in children if hard]
-    assert born and all(hard == left_by_assumptions(task, child) >= 0.95 * left for child, hard in born)
+    puzzles, answers = checked_grids(built_in_rows("sudoku-hard-beyond", "train")[1320:1321], task)
+    height = openness(task, puzzles[0])
+    litters = [making._children(puzzles[0], answers[0], height, making.grid_of(task), seed) for seed in range(6)]
+    assert any(len(children) > 1 for children, _, _ in litters)
+    for children, answer, heights in litters:
+        assert list(heights) == [pytest.approx(openness(task, child)) for child in children]
+        if len(children):
+            *grown, young = heights
+            assert (answer != answers[0]).any()
+            assert young >= height - making.DROP and all(more > young for more in grown)
 
 
-def tridagon(turned: bool) -> np.ndarray:
-    """All values everywhere, but three in twelve cells of the four boxes at the top left, in one of them mirrored."""
-    values = np.full(81, 511)
-    for box, even in ((0, True), (1, True), (3, True), (4, not turned)):
-        for row in range(3):
-            values[(box // 3 * 3 + row) * 9 + box % 3 * 3 + (row if even else 2 - row)] = 0b1011
-    return values
-
-
-def test_the_guardians_of_a_tridagon_are_counted():
-    assert making._guardians(tridagon(turned=True)) == 0
-    one = tridagon(turned=True)
-    one[[0, 10]] |= 4, 2
-    assert making._guardians(one) == 1  # 2 is one of the three
-    one[0] = 0b0001  # a solved cell is in no tridagon
-    assert making._guardians(one) > 1
-    assert (
-        making._guardians(tridagon(turned=False)) == 2
-    )  # taken across in the fourth box, with its middle cell as it is
-    assert making._guardians(np.full(81, 511)) == 12
-
-
-def test_a_child_has_no_tridagon_unless_its_parent_has_one():
-    task = Sudoku()
-    grid = making.grid_of(task)
-    puzzles, answers = checked_grids(built_in_rows("sudoku-hard-open", "train")[1800:2000], task)
-    free = [k for k, puzzle in enumerate(puzzles) if free_of_tridagons(task, puzzle)][:3]
-    born = 0
-    for k in free:
-        left = left_by_assumptions(task, puzzles[k])
-        for seed in range(3):
-            child, _, hard, apart = making._child(puzzles[k], answers[k], left, True, grid, seed)
-            assert not hard or (apart and free_of_tridagons(task, child))
-            born += hard > 0
-    assert born
-
-
-def test_the_hardest_breed_and_no_founder_has_too_many_of_them(monkeypatch):
+def test_the_most_open_breed_one_of_a_solution_and_no_founder_has_too_many(monkeypatch):
     monkeypatch.setattr(making, "BREEDERS", 4)
     monkeypatch.setattr(making, "KIN", 2)
-    lefts, founders = (5, 9, 9, 8, 3, 7, 1), (0, 1, 1, 1, 2, 0, 2)
-    pool = [making.Bred(None, None, left, left == 3, founder) for left, founder in zip(lefts, founders, strict=True)]
-    assert [one.left for one in making._breeders(pool)] == [3, 9, 9, 7]  # the one without a tridagon first
+    lines = ((5, "a", 0), (9, "b", 1), (9.5, "b", 1), (8, "c", 1), (3, "d", 2), (7, "e", 1), (1, "f", 2), (2, "f", 0))
+    pool = [making.Bred(None, np.array(answer), height, founder) for height, answer, founder in lines]
+    assert [one.openness for one in making._breeders(pool)] == [9.5, 8, 5, 3]
 
 
 def test_a_data_set_with_bred_puzzles(tmp_path):
-    row = built_in_rows("sudoku-hard-beyond", "train")[1000]
+    row = built_in_rows("sudoku-hard-beyond", "train")[1320]
     (tmp_path / "one.csv").write_text(f"question,answer\n{row.question},{row.answer}\n")
     how = {"source": str(tmp_path / "one.csv"), "val": 0, "breed": 3}
     first = build(out=tmp_path / "a", **how)

@@ -67,8 +67,8 @@ def build(
     up to so many puzzles of the same solution and kind (tasks/variants.py), with `drift` of other solutions too, apart from
     those of the other splits; and `beyond` so many puzzles that no single assumption solves join the training rows, made from
     their solution grids; with `harden` then join beside each the most open puzzles of its solution, four at most, met in a
-    walk of so many steps; then `breed` so many descendants of all that are beyond single assumptions by now, the hardest having
-    the children: more than the source's rows, settings to be named beside every result. All take minutes; `progress`
+    walk of so many steps; then `breed` so many descendants of all that are beyond single assumptions by now, the most open
+    having the children: more than the source's rows, settings to be named beside every result. All take minutes; `progress`
     is told of them. hashes.json keeps what was asked for.
     """
     built = deciding(locals())

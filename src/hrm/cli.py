@@ -476,6 +476,8 @@ def evaluate_command(
     low, high = report[f"{counted}_ci95"]
     print(f"rows {report['rows']} of {data} ({report['distinct_solutions']} distinct solutions)")
     print(f"{counted:<14} {report[counted]:.2%}   95 % interval {low:.2%} to {high:.2%}")
+    for source, part in report.get("by_source", {}).items():
+        print(f"  {part[counted]:>11.2%} of {part['rows']:,} from {source or 'no named source'}")
     print(f"cell accuracy  {report['cell_accuracy']:.2%}")
     print(f"{reasoner.task.sound:<14} {report['verified']:.2%}   by the puzzle's own rules")
     print(

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -79,7 +79,9 @@ class Split:
     hash: str
     """sha256 over the arrays."""
     ratings: np.ndarray | None = None
-    """(N,) int, where the source gives them."""
+    """(N,) int, of a CSV file."""
+    sources: np.ndarray | None = None
+    """(N,) str, likewise: where each puzzle comes from."""
     table: np.ndarray | None = None
     """(T, 11) uint8, ARC: the augmentations of every puzzle (tasks/arc.py)."""
     table_indices: np.ndarray | None = None
@@ -165,12 +167,12 @@ def checked_grids(rows: list[Row], task: Task) -> tuple[np.ndarray, np.ndarray]:
 def split_from_rows(rows: list[Row], task: Task) -> Split:
     """A split of single-example puzzles without identifiers, straight from CSV rows."""
     puzzles, answers = checked_grids(rows, task)
-    return split_of_grids(task, puzzles, answers, groups=np.ones(len(rows), int), ratings=[row.rating for row in rows])
+    split = split_of_grids(task, puzzles, answers, groups=np.ones(len(rows), int))
+    told = {"ratings": np.array([row.rating for row in rows]), "sources": np.array([row.source for row in rows])}
+    return dataclasses.replace(split, **told)
 
 
-def split_of_grids(
-    task: Task, puzzles: np.ndarray, answers: np.ndarray, groups: np.ndarray, ratings: Iterable[int] | None = None
-) -> Split:
+def split_of_grids(task: Task, puzzles: np.ndarray, answers: np.ndarray, groups: np.ndarray) -> Split:
     """A split of single-example puzzles; `groups` gives the number of puzzles in each group."""
     count = len(puzzles)
     return finished_split(
@@ -193,15 +195,14 @@ def split_of_grids(
             total_puzzles=count,
             sets=["all"],
         ),
-        None if ratings is None else np.array(list(ratings)),
     )
 
 
-def finished_split(arrays: dict[str, np.ndarray], metadata: Metadata, ratings: np.ndarray | None = None) -> Split:
+def finished_split(arrays: dict[str, np.ndarray], metadata: Metadata) -> Split:
     digest = hashlib.sha256()
     for name in arrays:
         digest.update(name.encode() + arrays[name].tobytes())
-    return Split(**arrays, metadata=metadata, hash=digest.hexdigest(), ratings=ratings)
+    return Split(**arrays, metadata=metadata, hash=digest.hexdigest())
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -24,8 +24,9 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
     puzzle's own rules; an answer that does not is an abstention; mazes call it valid_and_shortest as well. The interval is
     Wilson's, 95 %, with as many trials as there are distinct solutions, since puzzles with one solution grid are not
     independent. right_within_passes, of several passes that end with the first accepted, where a puzzle has one answer: the
-    share that is right and took so many passes at most, a lower bound of selected@k for every smaller k. Every row's answer
-    is written into the CSV file `each`, if given.
+    share that is right and took so many passes at most, a lower bound of selected@k for every smaller k. by_source, of a CSV
+    file that names several sources: the rows of each and the share that is right. Every row's answer is written into the CSV
+    file `each`, if given.
     """
     ignored = -1 if split.metadata.ignore_label_id is None else split.metadata.ignore_label_id
     rows = np.flatnonzero((split.labels != ignored).any(1))[:limit]
@@ -66,6 +67,12 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
     if reasoner.passes > 1 and accepts and task.one_answer:
         within = [2**k for k in range(reasoner.passes.bit_length())]
         report["right_within_passes"] = {k: float((exact & (answers.passes <= k)).mean()) for k in within}
+    sources = [] if split.sources is None else split.sources[rows]
+    if len(names := np.unique(sources)) > 1:
+        report["by_source"] = {
+            str(name): {"rows": int((sources == name).sum()), counted: float(exact[sources == name].mean())}
+            for name in names
+        }
     return report
 
 

@@ -4,7 +4,7 @@ Beyond single assumptions is a puzzle that stays unsolved when every value is ru
 singles, contradicts: what most Sudoku-Extreme rows are and hardly one of a million random puzzles is. `variants` exchanges
 givens and lets none be easier in kind than the puzzle, drifting to other solutions if asked to; `beyond` finds such puzzles
 where there are none, from solved grids; `harder` walks from a puzzle towards those of its solution that give least away; `bred`
-has the hardest of many have offspring, generation upon generation, away from the tridagons that `beyond` begins with.
+has the most open of many have offspring, generation upon generation.
 Needs numba, for a puzzle with fifty variants takes thousands of exact searches. Grids are uint8 (S,), values of a cell a
 bit each.
 """
@@ -40,33 +40,32 @@ SWEEPS = 200
 """Tries at every grid for starts before `beyond` makes do with what it found."""
 LEAN = 0.95
 """Share of the values left standing that a neighbour must keep, at least: it leans towards the harder."""
-REFUTED = 3
-"""What a value refuted by a single assumption takes from a puzzle's openness; a value that stands adds 1."""
 GIVEN_BACK = 3
 """Cells that a step of `harder` fills in before it takes others away, at most."""
-HOT, COLD = 5.0, 1.0
+HOT, COLD = 3.0, 0.5
 """Openness that such a step may lose, in the mean, at the walk's beginning and at its end."""
 REMEMBERED = 16
 """Second solutions that a walk remembers of each cell without its given."""
 KEPT = 4
 """Puzzles that `harder` keeps of a walk, at most."""
-ENOUGH = 190
-"""Values left in a child that are enough, however hard its parent: half of the official rows beyond single assumptions have more
-than 211."""
-BREEDERS = 600
-"""So many of the hardest met so far have offspring,"""
-KIN = 10
+BREEDERS = 150
+"""So many of the most open met so far have offspring, each of another solution,"""
+KIN = 8
 """of one founder no more than these."""
-GUARDED = 8
-"""Guardians, at most, that make a tridagon of twelve cells; nearly all official rows have 1 to 3 or more than this."""
-BROODS = 256
-"""Parents drawn at a time, the harder of two each; what they bear may be drawn next time."""
+BROODS = 64
+"""Parents drawn at a time; what they bear may be drawn next time."""
 LABOURS = 12
-"""Givens that a parent takes away, one after the other, before it stays without a child."""
+"""Givens taken away from a parent, one after the other, before it stays without a child."""
+OTHERS = 20
+"""Solutions that this may let in."""
+DROP = 20.0
+"""Openness that a neighbour may lose before it grows up."""
+YOUTH = 300
+"""Steps in which it does."""
+SIFTED = 2
+"""For each puzzle asked for so many are bred; the most open are taken."""
 BARREN = 100
 """Times in a row that nothing new is born before `bred` gives up."""
-OTHERS = 7
-"""Other solutions met when a given is taken away, among which a child's is drawn half of the time."""
 FOUND = "puzzles beyond single assumptions"
 """What progress calls them."""
 
@@ -105,14 +104,15 @@ def harder(
 ) -> list[np.ndarray]:
     """For each puzzle of (N, S) the most open ones, (n, S) with n <= KEPT, of a walk of so many steps.
 
-    Open is a puzzle in which much stands after singles and little of that is refuted by a single assumption. The walk goes
-    from minimal puzzle to minimal puzzle of the same solution and cools down, as simulated annealing does; what is kept of
-    it is more open than the puzzle, and beyond single assumptions where the puzzle is: a function of it and its seed.
+    Open is a puzzle in which much still stands after a value has been assumed and singles followed, in the mean over what
+    may be assumed; after a contradiction nothing does. The walk goes from minimal puzzle to minimal puzzle of the same
+    solution and cools down, as simulated annealing does; what is kept of it is more open than the puzzle, and beyond single
+    assumptions where the puzzle is: a function of it and its seed.
     """
     grid = grid_of(task)
 
     def harden(row: int) -> np.ndarray:
-        return _harden(puzzles[row], answers[row], grid, steps, seeds[row] & 0xFFFFFFFF)
+        return _harden(puzzles[row], answers[row], grid, steps, seeds[row] & 0xFFFFFFFF)[0]
 
     return _of_each(harden, len(puzzles), "puzzles hardened", progress)
 
@@ -166,55 +166,55 @@ def bred(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`wanted` descendants of those of (N, S) puzzles that are beyond single assumptions, and their solutions, (wanted, S) each.
 
-    A child has a given of its parent in another place, for the same solution or another, and none that it can do without;
-    where single assumptions rule out no more, at least LEAN of the values stand that stand in its parent, or ENOUGH of them, and
-    no tridagon unless its parent has one. Those without and the hardest have the children, so these get harder, on the whole,
-    and of other kinds than what `beyond` makes. Raises ValueError where no puzzle is beyond, or none has a new child.
+    Evolution: the most open puzzles, of each solution one and of no founder many, have children. A child is a neighbour of
+    another solution, not much less open than its parent, and what `harder` makes of it in a short walk; of SIFTED times as
+    many as are wanted the most open are returned. Founders are the solutions of `puzzles`. Raises ValueError where no puzzle
+    is beyond single assumptions, or none has a new child.
     """
     grid = grid_of(task)
     rng = np.random.Generator(np.random.Philox(seed))
     known, barren = {puzzle.tobytes() for puzzle in puzzles}, 0
     born: list[Bred] = []
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # numba's random state is the thread's own
-        found = threads.map(lambda puzzle: _left_and_free(puzzle, grid), puzzles)
-        pool = [Bred(puzzles[k], answers[k], left, free, k) for k, (left, free) in enumerate(found) if left]
+        heights = threads.map(lambda puzzle: _beyond(puzzle, grid) and _openness(puzzle, grid, 0.0), puzzles)
+        pool = [Bred(*row, row[1].tobytes()) for row in zip(puzzles, answers, heights, strict=True) if row[2]]
         if not pool:
             raise ValueError(f"{len(puzzles)} rows: none is beyond single assumptions, to breed from")
-        while len(born) < wanted:
+        while len(born) < SIFTED * wanted:
             pool = _breeders(pool)
-            drawn = rng.integers(len(pool), size=(2, BROODS)).min(axis=0)  # the better of two stands before the other
-            parents = [pool[k] for k in drawn]
+            parents = [pool[k] for k in rng.integers(len(pool), size=BROODS)]
             seeds = rng.integers(1 << 32, size=BROODS)
-            bear = threads.map(lambda parent, seed: _child(*parent[:4], grid, seed), parents, seeds)
+            bear = threads.map(lambda parent, seed: _children(*parent[:3], grid, seed), parents, seeds)
             before = len(born)
-            for parent, (child, answer, left, free) in zip(parents, bear, strict=True):
-                if left and child.tobytes() not in known:
-                    known.add(child.tobytes())
-                    born.append(Bred(child, answer, left, free, parent.founder))
+            for parent, (children, answer, reached) in zip(parents, bear, strict=True):
+                for child, height in zip(children, reached, strict=True):
+                    if child.tobytes() not in known:
+                        known.add(child.tobytes())
+                        born.append(Bred(child, answer, height, parent.founder))
             pool += born[before:]
             barren = 0 if len(born) > before else barren + 1
             if barren > BARREN:
                 raise ValueError(f"{len(puzzles)} rows: only {len(born)} puzzles can be bred from them")
-            progress("puzzles bred", min(len(born), wanted), wanted)
-    return np.stack([b.puzzle for b in born[:wanted]]), np.stack([b.answer for b in born[:wanted]])
+            progress("puzzles bred", min(len(born), SIFTED * wanted), SIFTED * wanted)
+    best = sorted(born, key=lambda one: -one.openness)[:wanted]
+    return np.stack([one.puzzle for one in best]), np.stack([one.answer for one in best])
 
 
 class Bred(NamedTuple):
     puzzle: np.ndarray
     answer: np.ndarray
-    left: int
-    """How many values single assumptions leave in it."""
-    free: bool
-    """No tridagon is among them."""
-    founder: int
-    """The row it descends from."""
+    openness: float
+    founder: bytes
+    """The solution that the first of its line had."""
 
 
 def _breeders(pool: list[Bred]) -> list[Bred]:
-    """The BREEDERS that come first, KIN of a founder at most: those free of tridagons, by what is left, then the others."""
-    kin, kept = Counter(), []
-    for one in sorted(pool, key=lambda one: (not one.free, -one.left)):
-        if kin[one.founder] < KIN and len(kept) < BREEDERS:
+    """The BREEDERS most open, one of a solution and KIN of a founder at most."""
+    kin, solved, kept = Counter(), set(), []
+    for one in sorted(pool, key=lambda one: -one.openness):
+        answer = one.answer.tobytes()
+        if answer not in solved and kin[one.founder] < KIN and len(kept) < BREEDERS:
+            solved.add(answer)
             kin[one.founder] += 1
             kept.append(one)
     return kept
@@ -225,9 +225,9 @@ def left_by_assumptions(task: Sudoku, puzzle: np.ndarray) -> int:
     return int(_beyond(puzzle, grid_of(task)))
 
 
-def free_of_tridagons(task: Sudoku, puzzle: np.ndarray) -> bool:
-    """Whether these values are some, and hold no tridagon."""
-    return bool(_left_and_free(puzzle, grid_of(task))[1])
+def openness(task: Sudoku, puzzle: np.ndarray) -> float:
+    """How many values still stand when one that singles leave is assumed, in the mean over these; none if it contradicts."""
+    return float(_openness(puzzle, grid_of(task), 0.0))
 
 
 def standing_and_refuted(task: Sudoku, puzzle: np.ndarray) -> tuple[int, int]:
@@ -235,7 +235,7 @@ def standing_and_refuted(task: Sudoku, puzzle: np.ndarray) -> tuple[int, int]:
     grid = grid_of(task)
     values = _standing(puzzle, grid)
     _settle(values, grid, -1)
-    return _left(values), _refuted(values, grid, np.inf)
+    return _left(values), _refuted(values, grid)
 
 
 def _of_each(make: Callable[[int], Made], rows: int, said: str, progress: Progress) -> list[Made]:
@@ -392,24 +392,9 @@ def _spread(start, grid, most, seed):
     while count < most and tries < PATIENCE:
         tries += 1
         near = np.random.randint(count) if np.random.randint(2) else count - 1
-        trial = puzzles[near].copy()
-        givens = np.flatnonzero(trial)
-        taken = givens[np.random.randint(len(givens))]
-        trial[taken] = 0
-        solutions, complete = _solutions(trial, grid, MOST_SOLUTIONS)
-        if not complete:
+        trial, answer = _neighbour(puzzles[near], grid, MOST_SOLUTIONS, others)
+        if not trial.any():
             continue
-        answer = solutions[np.random.randint(len(solutions))].copy()
-        for cell in np.random.permutation(len(start)):
-            if len(solutions) == 1:
-                break
-            agree = solutions[:, cell] == answer[cell]
-            if cell != taken and 2 * agree.sum() <= len(solutions):  # tells at least half of them apart
-                trial[cell] = answer[cell]
-                solutions = solutions[agree]
-        if len(solutions) > 1:
-            continue
-        _reduce(trial, grid, trial > 0, others)
         left = _beyond(trial, grid)
         if left and left >= standing[near] * np.random.uniform(LEAN, 1) and not _among(trial, puzzles[:count]):
             puzzles[count], answers[count], standing[count] = trial, answer, left
@@ -418,11 +403,39 @@ def _spread(start, grid, most, seed):
 
 
 @njit(cache=True, nogil=True)
+def _neighbour(puzzle, grid, most, others):
+    """A minimal puzzle beside this: a given is gone, the solution any that this lets in, told from the others by new givens.
+
+    Returned with its solution; nothing but zeros where there are more than `most` solutions. `others` as in `_reduce`.
+    """
+    trial, nothing = puzzle.copy(), np.zeros(len(puzzle), np.uint8)
+    givens = np.flatnonzero(trial)
+    taken = givens[np.random.randint(len(givens))]
+    trial[taken] = 0
+    solutions, complete = _solutions(trial, grid, most)
+    if not complete:
+        return nothing, nothing
+    answer = solutions[np.random.randint(len(solutions))].copy()
+    for cell in np.random.permutation(len(puzzle)):
+        if len(solutions) == 1:
+            break
+        agree = solutions[:, cell] == answer[cell]
+        if cell != taken and 2 * agree.sum() <= len(solutions):  # tells at least half of them apart
+            trial[cell] = answer[cell]
+            solutions = solutions[agree]
+    if len(solutions) > 1:
+        return nothing, nothing
+    _reduce(trial, grid, trial > 0, others)
+    return trial, answer
+
+
+@njit(cache=True, nogil=True)
 def _harden(puzzle, answer, grid, steps, seed):
+    """What `harder` keeps of its walk (n, S), and how open each is."""
     np.random.seed(seed)
-    hard = _beyond(puzzle, grid)
+    hard = _beyond(puzzle, grid) > 0
     here, others = puzzle.copy(), _unproven(puzzle)
-    height = _openness(here, grid, -np.inf)
+    height = _openness(here, grid, 0.0)
     found, heights = np.zeros((KEPT, len(puzzle)), np.uint8), np.full(KEPT, height)
     for step in range(steps):
         trial = here.copy()
@@ -432,131 +445,61 @@ def _harden(puzzle, answer, grid, steps, seed):
             _reduce(trial, grid, (here == 0) == fresh, others)
         floor = height - HOT * (COLD / HOT) ** (step / steps) * np.random.exponential()
         reached = _openness(trial, grid, floor)
-        if reached >= floor:
-            here, height = trial, reached
-            least = heights.argmin()
-            if height > heights[least] and not _among(here, found) and (not hard or _beyond(here, grid)):
-                found[least], heights[least] = here, height
-    return found[np.flatnonzero(found.sum(1))]
+        if reached < floor or (hard and not _beyond(trial, grid)):
+            continue
+        here, height = trial, reached
+        least = heights.argmin()
+        if height > heights[least] and not _among(here, found):
+            found[least], heights[least] = here, height
+    kept = np.flatnonzero(found.sum(1))
+    return found[kept], heights[kept]
 
 
 @njit(cache=True, nogil=True)
-def _child(puzzle, answer, left, free, grid, seed):
-    """A child as `bred` has it, its solution, how many values single assumptions leave in it, 0 where none came, and whether
-    no tridagon is among them."""
+def _children(puzzle, answer, height, grid, seed):
+    """What a child grows into, as `bred` has it, and itself (n, S), their solution, how open each is; n is 0 where none came."""
     np.random.seed(seed)
-    enough = min(LEAN * left, ENOUGH)
+    others = _unproven(puzzle)
     for _ in range(LABOURS):
-        base, goal = puzzle.copy(), answer
-        givens = np.flatnonzero(base)
-        taken = givens[np.random.randint(len(givens))]
-        base[taken] = 0
-        if np.random.randint(2):
-            solutions, _complete = _solutions(base, grid, OTHERS)
-            goal = solutions[np.random.randint(len(solutions))].copy()
-        values = _standing(base, grid)
-        _settle(values, grid, -1)
-        for cell in np.random.permutation(np.flatnonzero(base == 0)):
-            bit = 1 << (np.int64(goal[cell]) - 1)
-            if cell == taken or values[cell] == bit:
-                continue
-            trial = values.copy()
-            trial[cell] = bit
-            _settle(trial, grid, cell)
-            if _left(trial) < enough:  # cheaper to see than that there is one solution
-                continue
-            found, complete = _search(trial, grid, 1)
-            if not complete or len(found) != 1:
-                continue
-            child = base.copy()
-            child[cell] = goal[cell]
-            if _beyond(child, grid) < enough:
-                continue
-            _reduce(child, grid, child > 0, _unproven(child))
-            stays, apart = _left_and_free(child, grid)
-            if apart or not free:
-                return child, goal, stays, apart
-    return puzzle, answer, 0, free
-
-
-@njit(cache=True, nogil=True)
-def _left_and_free(puzzle, grid):
-    """How many values single assumptions leave, and whether no tridagon is among them."""
-    values = _by_assumptions(puzzle, grid)
-    left = _left(values)
-    return left, left > 0 and _guardians(values) > GUARDED
-
-
-@njit(cache=True, nogil=True)
-def _guardians(values):
-    """The fewest cells that keep a tridagon from being one: of its twelve, those that hold other values than its three.
-
-    A tridagon: in each of four boxes that share their rows and columns in pairs three cells of different rows and columns,
-    all with the same three values, so placed that no solution is left (Sudoku forums, 2021: "trivalue oddagon"). At least
-    two of the three values must stand in each cell. 99 where there is no such place.
-    """
-    fewest = 99
-    if len(values) != 81:
-        return fewest
-    for a in range(9):
-        for b in range(a):
-            for c in range(b):
-                three = (1 << a) | (1 << b) | (1 << c)
-                for apart in range(9):  # the box that has neither line in common with the four
-                    even, odd = 0, 99  # guardians so far, by the product of the boxes' parities
-                    for box in range(9):
-                        if box // 3 == apart // 3 or box % 3 == apart % 3:
-                            continue
-                        straight, turned = _guardians_in(values, box, three)
-                        even, odd = min(even + straight, odd + turned), min(even + turned, odd + straight)
-                        if min(even, odd) >= fewest:
-                            break
-                    fewest = min(fewest, odd)
-    return fewest
-
-
-@njit(cache=True, nogil=True)
-def _guardians_in(values, box, three):
-    """The same of one box, with its cells in an even and in an odd permutation."""
-    fewest = (99, 99)
-    for first in range(3):
-        for turn in (1, 2):
-            count = 0
-            for row in range(3):
-                cell = (box // 3 * 3 + row) * 9 + box % 3 * 3 + (first + turn * row) % 3
-                among = values[cell] & three
-                if among & (among - 1) == 0:
-                    count = 99
-                elif values[cell] & ~three:
-                    count += 1
-            if turn == 1:
-                fewest = (min(fewest[0], count), fewest[1])
-            else:
-                fewest = (fewest[0], min(fewest[1], count))
-    return fewest
+        child, goal = _neighbour(puzzle, grid, OTHERS, others)
+        if not child.any() or (goal == answer).all():
+            continue
+        reached = _openness(child, grid, height - DROP)
+        if reached < height - DROP or not _beyond(child, grid):
+            continue
+        grown, heights = _harden(child, goal, grid, YOUTH, np.random.randint(1 << 32))
+        return np.concatenate((grown, np.expand_dims(child, 0))), goal, np.append(heights, reached)
+    return np.zeros((0, len(puzzle)), np.uint8), answer, np.zeros(0)
 
 
 @njit(cache=True, nogil=True)
 def _openness(puzzle, grid, floor):
-    """How much stands after singles, less what single assumptions refute; if nothing does, the least there is.
-
-    Where it is less than `floor`, what is returned is so too.
-    """
+    """`openness`. Where it is less than `floor`, what is returned is so too."""
     values = _standing(puzzle, grid)
     _settle(values, grid, -1)
-    height = float(_left(values))
-    return height - REFUTED * _refuted(values, grid, (height - floor) / REFUTED) if height else -np.inf
-
-
-@njit(cache=True, nogil=True)
-def _refuted(values, grid, most):
-    """How many values standing in open cells a single assumption refutes; above `most` counting stops."""
-    count = 0
-    for cell in np.random.permutation(len(values)):
+    left = _left(values)
+    spare = (left - floor) * left  # what all assumptions together may still take away
+    for cell in range(len(values)):
         rest = values[cell]
         if not rest & (rest - 1):
             continue
-        while rest and count <= most:
+        while rest and spare >= 0:
+            trial = values.copy()
+            trial[cell] = rest & -rest
+            spare -= left - _left(trial) if _settle(trial, grid, cell) else left
+            rest &= rest - 1
+    return floor + spare / left if left else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _refuted(values, grid):
+    """How many values standing in open cells a single assumption refutes."""
+    count = 0
+    for cell in range(len(values)):
+        rest = values[cell]
+        if not rest & (rest - 1):
+            continue
+        while rest:
             count += _contradicts(values, grid, cell, rest & -rest)
             rest &= rest - 1
     return count
