@@ -28,7 +28,6 @@ from hrm.tasks import task_for
 NAMES = {
     "sudoku-hard-1k, test": "unseen puzzles of the same maker",
     "sudoku-hard-beyond, test": "unseen puzzles of the same maker",
-    "sudoku-hard-bred, test": "unseen puzzles of the same maker",
     "sudoku_extreme_test_public.csv.gz": "official Sudoku-Extreme test rows, which are harder",
     "official_sudoku_bench_100.csv.gz": "the official easy rows",
     "maze-15x15-1k, test": "unseen 15x15 mazes of the same maker",

@@ -110,6 +110,15 @@ def test_a_byte_order_mark_and_a_quoted_header_are_read_over(tmp_path):
     assert hrm("eval", "sudoku", "--data", tmp_path / "a.csv").returncode == 0
 
 
+def test_rows_are_counted_by_the_source_that_a_file_names(tmp_path):
+    named = [f"{source},{question},{answer}" for source, (question, answer) in zip("abb", shipped_rows(3), strict=True)]
+    (tmp_path / "a.csv").write_text("\n".join(["source,question,answer", *named]))
+    ran = hrm("eval", "sudoku", "--data", tmp_path / "a.csv", "--json", tmp_path / "report.json")
+    parts = json.loads((tmp_path / "report.json").read_text())["by_source"]
+    assert {source: part["rows"] for source, part in parts.items()} == {"a": 1, "b": 2}, ran.stderr
+    assert f"{parts['b']['exact@1']:.2%} of 2 from b" in ran.stdout
+
+
 def test_a_reader_that_goes_away_ends_the_stream_quietly():
     command = [sys.executable, "-m", "hrm", "solve", "sudoku", "-"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -222,6 +222,8 @@ def test_bred_puzzles_are_beyond_single_assumptions_and_new():
     puzzles, answers = checked_grids(rows, task)
     children, solved = bred(task, puzzles, answers, 20, seed=3)
     assert children.shape == solved.shape == (20, 81)
+    heights = [openness(task, child) for child in children]
+    assert heights == sorted(heights, reverse=True)
     assert len(np.unique(np.concatenate((puzzles, children)), axis=0)) == 37
     assert len(np.unique(solved, axis=0)) > 1
     for child, answer in zip(children, solved, strict=True):

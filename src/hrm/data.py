@@ -79,7 +79,7 @@ class Split:
     hash: str
     """sha256 over the arrays."""
     ratings: np.ndarray | None = None
-    """(N,) int, of a CSV file."""
+    """(N,) int, of a CSV file or a built-in set."""
     sources: np.ndarray | None = None
     """(N,) str, likewise: where each puzzle comes from."""
     table: np.ndarray | None = None
@@ -168,8 +168,8 @@ def split_from_rows(rows: list[Row], task: Task) -> Split:
     """A split of single-example puzzles without identifiers, straight from CSV rows."""
     puzzles, answers = checked_grids(rows, task)
     split = split_of_grids(task, puzzles, answers, groups=np.ones(len(rows), int))
-    told = {"ratings": np.array([row.rating for row in rows]), "sources": np.array([row.source for row in rows])}
-    return dataclasses.replace(split, **told)
+    ratings, sources = np.array([row.rating for row in rows]), np.array([row.source for row in rows])
+    return dataclasses.replace(split, ratings=ratings, sources=sources)
 
 
 def split_of_grids(task: Task, puzzles: np.ndarray, answers: np.ndarray, groups: np.ndarray) -> Split:

@@ -232,10 +232,7 @@ def openness(task: Sudoku, puzzle: np.ndarray) -> float:
 
 def standing_and_refuted(task: Sudoku, puzzle: np.ndarray) -> tuple[int, int]:
     """How many values stand in open cells after singles, and how many of them a single assumption refutes."""
-    grid = grid_of(task)
-    values = _standing(puzzle, grid)
-    _settle(values, grid, -1)
-    return _left(values), _refuted(values, grid)
+    return _assumed(puzzle, grid_of(task), 0.0)[:2]
 
 
 def _of_each(make: Callable[[int], Made], rows: int, said: str, progress: Progress) -> list[Made]:
@@ -475,9 +472,18 @@ def _children(puzzle, answer, height, grid, seed):
 @njit(cache=True, nogil=True)
 def _openness(puzzle, grid, floor):
     """`openness`. Where it is less than `floor`, what is returned is so too."""
+    return _assumed(puzzle, grid, floor)[2]
+
+
+@njit(cache=True, nogil=True)
+def _assumed(puzzle, grid, floor):
+    """How many values stand after singles, how many of these a single assumption refutes, and `openness`.
+
+    Not all are assumed where openness is sure to be less than `floor`, nor all refuted counted, and what is returned is less.
+    """
     values = _standing(puzzle, grid)
     _settle(values, grid, -1)
-    left = _left(values)
+    left, refuted = _left(values), 0
     spare = (left - floor) * left  # what all assumptions together may still take away
     for cell in range(len(values)):
         rest = values[cell]
@@ -486,23 +492,13 @@ def _openness(puzzle, grid, floor):
         while rest and spare >= 0:
             trial = values.copy()
             trial[cell] = rest & -rest
-            spare -= left - _left(trial) if _settle(trial, grid, cell) else left
+            if _settle(trial, grid, cell):
+                spare -= left - _left(trial)
+            else:
+                spare -= left
+                refuted += 1
             rest &= rest - 1
-    return floor + spare / left if left else 0.0
-
-
-@njit(cache=True, nogil=True)
-def _refuted(values, grid):
-    """How many values standing in open cells a single assumption refutes."""
-    count = 0
-    for cell in range(len(values)):
-        rest = values[cell]
-        if not rest & (rest - 1):
-            continue
-        while rest:
-            count += _contradicts(values, grid, cell, rest & -rest)
-            rest &= rest - 1
-    return count
+    return left, refuted, floor + spare / left if left else 0.0
 
 
 @njit(cache=True, nogil=True)
