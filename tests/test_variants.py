@@ -73,7 +73,7 @@ def test_variants_are_a_function_of_the_seed(families):
     assert other[0][0].tobytes() != groups[0][0].tobytes() and other[1][0].tobytes() == groups[1][0].tobytes()
 
 
-def test_drifting_variants_have_solutions_of_their_own(families):
+def test_drifting_variants_have_solutions_of_their_own_and_stay_as_open(families):
     task, puzzles, answers, _ = families
     for puzzle, (group, solved) in zip(puzzles, variants(task, puzzles, answers, 48, [1, 2], drift=True), strict=True):
         assert (group[0] == puzzle).all() and len(np.unique(solved, axis=0)) > 1
@@ -81,6 +81,7 @@ def test_drifting_variants_have_solutions_of_their_own(families):
             solutions = task.solve(variant)
             assert len(solutions) == 1 and (solutions[0] == answer).all()
             assert left_by_assumptions(task, variant) or not left_by_assumptions(task, puzzle)
+            assert openness(task, variant) >= making.LEAN * openness(task, puzzle)
 
 
 def test_variants_work_on_other_sizes():

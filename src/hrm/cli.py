@@ -772,7 +772,10 @@ def data_build(
         int, typer.Option(min=0, help="Sudoku: puzzles of the same solution beside each training puzzle, at most")
     ] = 0,
     drift: Annotated[
-        bool, typer.Option("--drift", help="Sudoku: variants may have other solutions, further and further away")
+        bool,
+        typer.Option(
+            "--drift", help="Sudoku: variants may have other solutions, further and further away, none much easier"
+        ),
     ] = False,
     beyond: Annotated[
         int,

@@ -39,7 +39,7 @@ PATIENCE = 4000
 SWEEPS = 200
 """Tries at every grid for starts before `beyond` makes do with what it found."""
 LEAN = 0.95
-"""Share of the values left standing that a neighbour must keep, at least: it leans towards the harder."""
+"""Share of what makes it hard that a neighbour must keep, at least: of the values left standing, or of the openness."""
 GIVEN_BACK = 3
 """Cells that a step of `harder` fills in before it takes others away, at most."""
 HOT, COLD = 3.0, 0.5
@@ -82,9 +82,10 @@ def variants(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each puzzle of (N, S) itself and up to `wanted` variants, and their solutions, (1 + n, S) each.
 
-    A variant is the puzzle or an earlier variant with a given exchanged for another of the same solution; with `drift` more
-    often one of the last few met, and the solution may be any that taking the given away lets in. It is beyond single
-    assumptions where the puzzle is. What is made of a puzzle is a function of it and its seed.
+    A variant is the puzzle or an earlier variant with a given exchanged for another of the same solution, and beyond single
+    assumptions where the puzzle is. With `drift` it is more often one of the last few met, and the solution may be any that
+    taking the given away lets in; half of the time several givens take its place and others go, until the puzzle is minimal;
+    but it has LEAN of the puzzle's openness at least. What is made of a puzzle is a function of it and its seed.
     """
     grid = grid_of(task)
 
@@ -269,7 +270,8 @@ def _variants(puzzle, answer, grid, wanted, seed, drift):
     found, answers = np.zeros((wanted + 1, len(puzzle)), np.uint8), np.zeros((wanted + 1, len(puzzle)), np.uint8)
     found[0], answers[0] = puzzle, answer
     count = 1
-    hard = _beyond(puzzle, grid)
+    hard, others = _beyond(puzzle, grid), _unproven(puzzle)
+    floor = LEAN * _openness(puzzle, grid, 0.0) if drift else 0.0
     for _ in range(wanted * TRIES):
         if count > wanted:
             break
@@ -278,29 +280,48 @@ def _variants(puzzle, answer, grid, wanted, seed, drift):
             near = np.random.randint(count)
         elif drift:
             near = max(count - 1 - np.random.randint(RECENT), 0)
-        base, answer = found[near].copy(), answers[near]
-        givens = np.flatnonzero(base)
-        taken = givens[np.random.randint(len(givens))]
-        base[taken] = 0
-        solutions, complete = _solutions(base, grid, MOST_SOLUTIONS)
-        if not complete:
-            continue
         if drift and np.random.randint(2):
-            answer = solutions[np.random.randint(len(solutions))]
+            trial, solution = _neighbour(found[near], grid, MOST_SOLUTIONS, others)
+            trials = np.expand_dims(trial, 0)
+        else:
+            trials, solution = _exchanged(found[near], answers[near], grid, drift)
         kept = 0
-        for cell in np.random.permutation(len(puzzle)):
+        for trial in trials:
             if kept == 2 or count > wanted:
                 break
-            if base[cell] or cell == taken or (solutions[:, cell] == answer[cell]).sum() > 1:
+            if not trial.any() or _among(trial, found[:count]) or (drift and _openness(trial, grid, floor) < floor):
                 continue
-            trial = base.copy()
-            trial[cell] = answer[cell]
-            if _among(trial, found[:count]) or (hard and not _beyond(trial, grid)):
+            if hard and not _beyond(trial, grid):
                 continue
-            found[count], answers[count] = trial, answer
+            found[count], answers[count] = trial, solution
             count += 1
             kept += 1
     return found[:count], answers[:count]
+
+
+@njit(cache=True, nogil=True)
+def _exchanged(puzzle, answer, grid, drift):
+    """Puzzles (n, S) with one given of this exchanged for another, in random order, and their solution.
+
+    This is `answer`, or with `drift` any that taking the given away lets in.
+    """
+    trials = np.zeros((len(puzzle), len(puzzle)), np.uint8)
+    base = puzzle.copy()
+    givens = np.flatnonzero(base)
+    taken = givens[np.random.randint(len(givens))]
+    base[taken] = 0
+    solutions, complete = _solutions(base, grid, MOST_SOLUTIONS)
+    if not complete:
+        return trials[:0], answer
+    if drift:
+        answer = solutions[np.random.randint(len(solutions))]
+    count = 0
+    for cell in np.random.permutation(len(puzzle)):
+        if not base[cell] and cell != taken and (solutions[:, cell] == answer[cell]).sum() == 1:
+            trials[count] = base
+            trials[count, cell] = answer[cell]
+            count += 1
+    return trials[:count], answer
 
 
 @njit(cache=True, nogil=True)
