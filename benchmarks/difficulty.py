@@ -6,7 +6,7 @@ and how open these are: what stands, in the mean, after one of the values standi
     python benchmarks/difficulty.py DATA … [--split train] [--skip 0] [--rows 150] [--seed 0]
 
 DATA: a CSV file, a data-set folder or a built-in set. The rows are drawn by the seed from those after the first `--skip`, for
-files may be sorted; what `hrm data build --beyond`, `--harden` and `--breed` made stands after the rows of the source.
+files may be sorted; what `hrm data build --beyond` and `--harden` made stands after the rows of the source.
 """
 
 import argparse

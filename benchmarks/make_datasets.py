@@ -8,9 +8,7 @@ puzzles with 2×3 boxes, minimal and unique, no two alike. maze-15x15: 1,000, 20
 more, no two alike up to symmetry. `--check` compares with the files in place instead of writing.
 (sudoku_hard_train, sudoku_hard_test and maze_30x30_* are the project's earlier output, made by the same methods in other
 programs; `hrm data build maze --source generate --min-path 110` makes more of the latter. sudoku_beyond_train is what
-`hrm data build sudoku --source sudoku-hard-1k --seed 0 --beyond 800` adds, sudoku_open_train what `--source
-sudoku_beyond_train.csv.gz --test-source sudoku_hard_test.csv.gz --val-source sudoku_hard_val.csv.gz --seed 0 --harden 1500`
-did at commit 0741c60, sudoku_bred_train the hardest of three runs of `--breed`, see results.md, "sudoku-hard-bred".)
+`hrm data build sudoku --source sudoku-hard-1k --seed 0 --beyond 800` adds.)
 """
 
 import argparse

@@ -314,7 +314,7 @@ def test_orbit_key_is_the_same_for_symmetric_grids_and_else_rarely():
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"), [("sudoku-hard-1k", 1000), ("sudoku-hard-bred", 5508), ("sudoku-6x6-1k", 1000)]
+    ("name", "rows"), [("sudoku-hard-1k", 1000), ("sudoku-hard-beyond", 1800), ("sudoku-6x6-1k", 1000)]
 )
 def test_shipped_sets_are_valid_unique_and_apart(name, rows):
     splits = {s: load_split(name, s) for s in ("train", "val", "test")}

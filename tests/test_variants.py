@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from hrm.building import build
-from hrm.data import built_in_rows, checked_grids, load_split
+from hrm.data import load_split
 from hrm.tasks import variants as making
 from hrm.tasks.sudoku import Search, Sudoku
 from hrm.tasks.variants import (
     beyond,
-    bred,
     harder,
     left_by_assumptions,
     openness,
@@ -169,7 +168,7 @@ def test_a_data_set_with_puzzles_beyond(tmp_path):
     assert task.verify_batch(puzzles, task.decode(split.labels)).all()
 
 
-@pytest.mark.parametrize("option", ["beyond", "harden", "breed"])
+@pytest.mark.parametrize("option", ["beyond", "harden"])
 def test_harder_mazes_are_refused(option, tmp_path):
     with pytest.raises(ValueError, match=f"--{option} 4: only for Sudoku"):
         build("maze", source="generate", out=tmp_path / "x", **{option: 4})
@@ -215,58 +214,3 @@ def test_a_data_set_with_harder_puzzles(tmp_path):
     puzzles, answers = task.decode(split.inputs), task.decode(split.labels)
     assert 10 < len(puzzles) <= 25 and task.verify_batch(puzzles, answers).all()
     assert all(task.rate(more) for more in puzzles[5:])
-
-
-def test_bred_puzzles_are_beyond_single_assumptions_and_new():
-    task, rows = Sudoku(), built_in_rows("sudoku-hard-beyond", "train")
-    rows = rows[:5] + rows[1320::40]  # the latter twelve are
-    puzzles, answers = checked_grids(rows, task)
-    children, solved = bred(task, puzzles, answers, 20, seed=3)
-    assert children.shape == solved.shape == (20, 81)
-    heights = [openness(task, child) for child in children]
-    assert heights == sorted(heights, reverse=True)
-    assert len(np.unique(np.concatenate((puzzles, children)), axis=0)) == 37
-    assert len(np.unique(solved, axis=0)) > 1
-    for child, answer in zip(children, solved, strict=True):
-        assert open_after_assumptions(task, child)
-        solutions = task.solve(child)
-        assert len(solutions) == 1 and (solutions[0] == answer).all()
-        for cell in np.flatnonzero(child):
-            assert not task.is_unique(np.where(np.arange(81) == cell, 0, child))
-    again = bred(task, puzzles, answers, 20, seed=3)
-    assert (again[0] == children).all() and (again[1] == solved).all()
-    with pytest.raises(ValueError, match="5 rows: none is beyond single assumptions, to breed from"):
-        bred(task, puzzles[:5], answers[:5], 1, seed=0)
-
-
-def test_a_child_is_of_another_solution_and_little_less_open_and_grows_up():
-    task = Sudoku()
-    puzzles, answers = checked_grids(built_in_rows("sudoku-hard-beyond", "train")[1320:1321], task)
-    height = openness(task, puzzles[0])
-    litters = [making._children(puzzles[0], answers[0], height, making.grid_of(task), seed) for seed in range(6)]
-    assert any(len(children) > 1 for children, _, _ in litters)
-    for children, answer, heights in litters:
-        assert list(heights) == [pytest.approx(openness(task, child)) for child in children]
-        if len(children):
-            *grown, young = heights
-            assert (answer != answers[0]).any()
-            assert young >= height - making.DROP and all(more > young for more in grown)
-
-
-def test_the_most_open_breed_one_of_a_solution_and_no_founder_has_too_many(monkeypatch):
-    monkeypatch.setattr(making, "BREEDERS", 4)
-    monkeypatch.setattr(making, "KIN", 2)
-    lines = ((5, "a", 0), (9, "b", 1), (9.5, "b", 1), (8, "c", 1), (3, "d", 2), (7, "e", 1), (1, "f", 2), (2, "f", 0))
-    pool = [making.Bred(None, np.array(answer), height, founder) for height, answer, founder in lines]
-    assert [one.openness for one in making._breeders(pool)] == [9.5, 8, 5, 3]
-
-
-def test_a_data_set_with_bred_puzzles(tmp_path):
-    row = built_in_rows("sudoku-hard-beyond", "train")[1320]
-    (tmp_path / "one.csv").write_text(f"question,answer\n{row.question},{row.answer}\n")
-    how = {"source": str(tmp_path / "one.csv"), "val": 0, "breed": 3}
-    first = build(out=tmp_path / "a", **how)
-    assert first.hash == build(out=tmp_path / "b", **how).hash
-    task, split = Sudoku(), load_split(str(tmp_path / "a"), "train")
-    puzzles = task.decode(split.inputs)
-    assert len(puzzles) == 4 and task.verify_batch(puzzles, task.decode(split.labels)).all()

@@ -24,7 +24,7 @@ from .data import (
     split_of_grids,
     write_dataset,
 )
-from .sampling import AUGMENTATION, BEYOND, BRED, HARDER, VARIANTS, stream_seed
+from .sampling import AUGMENTATION, BEYOND, HARDER, VARIANTS, stream_seed
 from .tasks import Progress, Task, known_task, untold
 from .tasks.sudoku import Sudoku
 
@@ -48,7 +48,6 @@ def build(
     drift: bool = False,
     beyond: int = 0,
     harden: int = 0,
-    breed: int = 0,
     min_rating: int | None = None,
     size: int | None = None,
     min_path: int | None = None,
@@ -67,8 +66,7 @@ def build(
     up to so many puzzles of the same solution and kind (tasks/variants.py), with `drift` of other solutions too, apart from
     those of the other splits; and `beyond` so many puzzles that no single assumption solves join the training rows, made from
     their solution grids; with `harden` then join beside each the most open puzzles of its solution, four at most, met in a
-    walk of so many steps; then `breed` so many descendants of all that are beyond single assumptions by now, the most open
-    having the children: more than the source's rows, settings to be named beside every result. All take minutes; `progress`
+    walk of so many steps: more than the source's rows, settings to be named beside every result. All take minutes; `progress`
     is told of them. hashes.json keeps what was asked for.
     """
     built = deciding(locals())
@@ -80,7 +78,7 @@ def build(
         raise ValueError(f"--variants {variants}: " + ("not together with --num-aug" if num_aug else "only for Sudoku"))
     if drift and not variants:
         raise ValueError("--drift: say how many puzzles to make of each with --variants N")
-    for option, asked in (("beyond", beyond), ("harden", harden), ("breed", breed)):
+    for option, asked in (("beyond", beyond), ("harden", harden)):
         if asked and task.name != "sudoku":
             raise ValueError(f"--{option} {asked}: only for Sudoku")
     like = {} if min_path is None else {"min_path": min_path}
@@ -121,17 +119,13 @@ def build(
         )
 
     puzzles, answers = checked_grids(picked, task)
-    kept_out = orbit_keys(task, val_rows + test) if (beyond or drift or breed) and not task.scarce else set()
+    kept_out = orbit_keys(task, val_rows + test) if (beyond or drift) and not task.scarce else set()
     if beyond:
         make = numba_task(f"--beyond {beyond}").beyond
         made = make(task, answers, beyond, stream_seed(seed, BEYOND, 0), progress)
         puzzles, answers = with_more(task, puzzles, answers, made, kept_out)
     if harden:
         puzzles, answers = with_harder(task, puzzles, answers, harden, seed, progress)
-    if breed:
-        make = numba_task(f"--breed {breed}").bred
-        made = make(task, puzzles, answers, breed, stream_seed(seed, BRED, 0), progress)
-        puzzles, answers = with_more(task, puzzles, answers, made, kept_out)
     if variants:
         splits = {"train": varied_split(task, puzzles, answers, variants, drift, seed, kept_out, progress)}
     else:

@@ -789,12 +789,6 @@ def data_build(
             min=0, help="Sudoku: steps of a search for four harder puzzles of each training puzzle's solution"
         ),
     ] = 0,
-    breed: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Sudoku: further puzzles bred from those that guessing one cell does not solve, ever harder"
-        ),
-    ] = 0,
     min_rating: Annotated[int | None, typer.Option(help="leave out easier puzzles")] = None,
     size: Annotated[
         int | None,
@@ -823,7 +817,7 @@ def data_build(
 
         refuse(
             context,
-            "subsample val test_source val_source variants drift beyond harden breed min_rating min_path",
+            "subsample val test_source val_source variants drift beyond harden min_rating min_path",
             "not for ARC",
         )
         if not source and not arc_set:
@@ -869,7 +863,6 @@ def data_build(
             drift=drift,
             beyond=beyond,
             harden=harden,
-            breed=breed,
             min_rating=min_rating,
             size=size,
             min_path=min_path,

@@ -33,8 +33,6 @@ from .tasks.sudoku import Sudoku
 BUILTIN = {
     "sudoku-hard-1k": (("sudoku_hard",), Sudoku()),
     "sudoku-hard-beyond": (("sudoku_hard", "sudoku_beyond"), Sudoku()),
-    "sudoku-hard-open": (("sudoku_hard", "sudoku_beyond", "sudoku_open"), Sudoku()),
-    "sudoku-hard-bred": (("sudoku_hard", "sudoku_beyond", "sudoku_bred"), Sudoku()),
     "sudoku-6x6-1k": (("sudoku_6x6",), Sudoku(2, 3)),
     "maze-15x15-1k": (("maze_15x15",), Maze(15, 15)),
     "maze-30x30-hard-1k": (("maze_30x30",), Maze()),

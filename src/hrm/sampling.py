@@ -11,7 +11,7 @@ from .data import Split
 if TYPE_CHECKING:
     import torch
 
-EPOCH, AUGMENTATION, TABLE, VARIANTS, BEYOND, HARDER, BRED = 1, 2, 3, 4, 5, 6, 7  # streams of random numbers
+EPOCH, AUGMENTATION, TABLE, VARIANTS, BEYOND, HARDER = 1, 2, 3, 4, 5, 6  # streams of random numbers
 
 
 def stream_seed(*parts: int) -> int:

@@ -3,14 +3,12 @@
 Beyond single assumptions is a puzzle that stays unsolved when every value is ruled out that, assumed alone and followed by
 singles, contradicts: what most Sudoku-Extreme rows are and hardly one of a million random puzzles is. `variants` exchanges
 givens and lets none be easier in kind than the puzzle, drifting to other solutions if asked to; `beyond` finds such puzzles
-where there are none, from solved grids; `harder` walks from a puzzle towards those of its solution that give least away; `bred`
-has the most open of many have offspring, generation upon generation.
+where there are none, from solved grids; `harder` walks from a puzzle towards those of its solution that give least away.
 Needs numba, for a puzzle with fifty variants takes thousands of exact searches. Grids are uint8 (S,), values of a cell a
 bit each.
 """
 
 import os
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -48,24 +46,6 @@ REMEMBERED = 16
 """Second solutions that a walk remembers of each cell without its given."""
 KEPT = 4
 """Puzzles that `harder` keeps of a walk, at most."""
-BREEDERS = 150
-"""So many of the most open met so far have offspring, each of another solution,"""
-KIN = 8
-"""of one founder no more than these."""
-BROODS = 64
-"""Parents drawn at a time; what they bear may be drawn next time."""
-LABOURS = 12
-"""Givens taken away from a parent, one after the other, before it stays without a child."""
-OTHERS = 20
-"""Solutions that this may let in."""
-DROP = 20.0
-"""Openness that a neighbour may lose before it grows up."""
-YOUTH = 300
-"""Steps in which it does."""
-SIFTED = 2
-"""For each puzzle asked for so many are bred; the most open are taken."""
-BARREN = 100
-"""Times in a row that nothing new is born before `bred` gives up."""
 FOUND = "puzzles beyond single assumptions"
 """What progress calls them."""
 
@@ -113,7 +93,7 @@ def harder(
     grid = grid_of(task)
 
     def harden(row: int) -> np.ndarray:
-        return _harden(puzzles[row], answers[row], grid, steps, seeds[row] & 0xFFFFFFFF)[0]
+        return _harden(puzzles[row], answers[row], grid, steps, seeds[row] & 0xFFFFFFFF)
 
     return _of_each(harden, len(puzzles), "puzzles hardened", progress)
 
@@ -160,65 +140,6 @@ def beyond(
             solutions = solutions[first]
     kept = np.sort(rng.permutation(len(puzzles))[:wanted])
     return puzzles[kept], solutions[kept]
-
-
-def bred(
-    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, seed: int, progress: Progress = untold
-) -> tuple[np.ndarray, np.ndarray]:
-    """`wanted` descendants of those of (N, S) puzzles that are beyond single assumptions, and their solutions, (wanted, S) each.
-
-    Evolution: the most open puzzles, of each solution one and of no founder many, have children. A child is a neighbour of
-    another solution, not much less open than its parent, and what `harder` makes of it in a short walk; of SIFTED times as
-    many as are wanted the most open are returned. Founders are the solutions of `puzzles`. Raises ValueError where no puzzle
-    is beyond single assumptions, or none has a new child.
-    """
-    grid = grid_of(task)
-    rng = np.random.Generator(np.random.Philox(seed))
-    known, barren = {puzzle.tobytes() for puzzle in puzzles}, 0
-    born: list[Bred] = []
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # numba's random state is the thread's own
-        heights = threads.map(lambda puzzle: _beyond(puzzle, grid) and _openness(puzzle, grid, 0.0), puzzles)
-        pool = [Bred(*row, row[1].tobytes()) for row in zip(puzzles, answers, heights, strict=True) if row[2]]
-        if not pool:
-            raise ValueError(f"{len(puzzles)} rows: none is beyond single assumptions, to breed from")
-        while len(born) < SIFTED * wanted:
-            pool = _breeders(pool)
-            parents = [pool[k] for k in rng.integers(len(pool), size=BROODS)]
-            seeds = rng.integers(1 << 32, size=BROODS)
-            bear = threads.map(lambda parent, seed: _children(*parent[:3], grid, seed), parents, seeds)
-            before = len(born)
-            for parent, (children, answer, reached) in zip(parents, bear, strict=True):
-                for child, height in zip(children, reached, strict=True):
-                    if child.tobytes() not in known:
-                        known.add(child.tobytes())
-                        born.append(Bred(child, answer, height, parent.founder))
-            pool += born[before:]
-            barren = 0 if len(born) > before else barren + 1
-            if barren > BARREN:
-                raise ValueError(f"{len(puzzles)} rows: only {len(born)} puzzles can be bred from them")
-            progress("puzzles bred", min(len(born), SIFTED * wanted), SIFTED * wanted)
-    best = sorted(born, key=lambda one: -one.openness)[:wanted]
-    return np.stack([one.puzzle for one in best]), np.stack([one.answer for one in best])
-
-
-class Bred(NamedTuple):
-    puzzle: np.ndarray
-    answer: np.ndarray
-    openness: float
-    founder: bytes
-    """The solution that the first of its line had."""
-
-
-def _breeders(pool: list[Bred]) -> list[Bred]:
-    """The BREEDERS most open, one of a solution and KIN of a founder at most."""
-    kin, solved, kept = Counter(), set(), []
-    for one in sorted(pool, key=lambda one: -one.openness):
-        answer = one.answer.tobytes()
-        if answer not in solved and kin[one.founder] < KIN and len(kept) < BREEDERS:
-            solved.add(answer)
-            kin[one.founder] += 1
-            kept.append(one)
-    return kept
 
 
 def left_by_assumptions(task: Sudoku, puzzle: np.ndarray) -> int:
@@ -281,7 +202,7 @@ def _variants(puzzle, answer, grid, wanted, seed, drift):
         elif drift:
             near = max(count - 1 - np.random.randint(RECENT), 0)
         if drift and np.random.randint(2):
-            trial, solution = _neighbour(found[near], grid, MOST_SOLUTIONS, others)
+            trial, solution = _neighbour(found[near], grid, others)
             trials = np.expand_dims(trial, 0)
         else:
             trials, solution = _exchanged(found[near], answers[near], grid, drift)
@@ -410,7 +331,7 @@ def _spread(start, grid, most, seed):
     while count < most and tries < PATIENCE:
         tries += 1
         near = np.random.randint(count) if np.random.randint(2) else count - 1
-        trial, answer = _neighbour(puzzles[near], grid, MOST_SOLUTIONS, others)
+        trial, answer = _neighbour(puzzles[near], grid, others)
         if not trial.any():
             continue
         left = _beyond(trial, grid)
@@ -421,16 +342,16 @@ def _spread(start, grid, most, seed):
 
 
 @njit(cache=True, nogil=True)
-def _neighbour(puzzle, grid, most, others):
+def _neighbour(puzzle, grid, others):
     """A minimal puzzle beside this: a given is gone, the solution any that this lets in, told from the others by new givens.
 
-    Returned with its solution; nothing but zeros where there are more than `most` solutions. `others` as in `_reduce`.
+    Returned with its solution; nothing but zeros where there are more than MOST_SOLUTIONS. `others` as in `_reduce`.
     """
     trial, nothing = puzzle.copy(), np.zeros(len(puzzle), np.uint8)
     givens = np.flatnonzero(trial)
     taken = givens[np.random.randint(len(givens))]
     trial[taken] = 0
-    solutions, complete = _solutions(trial, grid, most)
+    solutions, complete = _solutions(trial, grid, MOST_SOLUTIONS)
     if not complete:
         return nothing, nothing
     answer = solutions[np.random.randint(len(solutions))].copy()
@@ -449,7 +370,7 @@ def _neighbour(puzzle, grid, most, others):
 
 @njit(cache=True, nogil=True)
 def _harden(puzzle, answer, grid, steps, seed):
-    """What `harder` keeps of its walk (n, S), and how open each is."""
+    """What `harder` keeps of its walk (n, S)."""
     np.random.seed(seed)
     hard = _beyond(puzzle, grid) > 0
     here, others = puzzle.copy(), _unproven(puzzle)
@@ -469,25 +390,7 @@ def _harden(puzzle, answer, grid, steps, seed):
         least = heights.argmin()
         if height > heights[least] and not _among(here, found):
             found[least], heights[least] = here, height
-    kept = np.flatnonzero(found.sum(1))
-    return found[kept], heights[kept]
-
-
-@njit(cache=True, nogil=True)
-def _children(puzzle, answer, height, grid, seed):
-    """What a child grows into, as `bred` has it, and itself (n, S), their solution, how open each is; n is 0 where none came."""
-    np.random.seed(seed)
-    others = _unproven(puzzle)
-    for _ in range(LABOURS):
-        child, goal = _neighbour(puzzle, grid, OTHERS, others)
-        if not child.any() or (goal == answer).all():
-            continue
-        reached = _openness(child, grid, height - DROP)
-        if reached < height - DROP or not _beyond(child, grid):
-            continue
-        grown, heights = _harden(child, goal, grid, YOUTH, np.random.randint(1 << 32))
-        return np.concatenate((grown, np.expand_dims(child, 0))), goal, np.append(heights, reached)
-    return np.zeros((0, len(puzzle)), np.uint8), answer, np.zeros(0)
+    return found[found.sum(1) > 0]
 
 
 @njit(cache=True, nogil=True)
