@@ -9,7 +9,9 @@ from hrm.tasks import variants as making
 from hrm.tasks.sudoku import Search, Sudoku
 from hrm.tasks.variants import (
     beyond,
+    depth,
     harder,
+    has_exocet,
     left_by_assumptions,
     openness,
     standing_and_refuted,
@@ -20,22 +22,29 @@ HARD = "1.......2.9.4...5...6...7...5.9.3.......7.......85..4.7.....6...3...9.8.
 EASY = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 
 
-def open_after_assumptions(task: Sudoku, puzzle: np.ndarray) -> bool:
-    """Whether there is `left_by_assumptions` by the exact solver's own propagation, all refuted values of a round at once."""
-    search = Search(task, None)
-    candidates = search.after_singles(puzzle)
-    while any(bits & (bits - 1) for bits in candidates):
-        wrong = [
-            (cell, 1 << digit)
-            for cell, bits in enumerate(candidates)
-            for digit in range(task.size)
-            if bits & (bits - 1) and bits >> digit & 1 and not search.restrict(candidates.copy(), cell, 1 << digit)
-        ]
+def standing(candidates: list[int]) -> list[tuple[int, int]]:
+    """The open cells' values."""
+    return [
+        (cell, 1 << d) for cell, bits in enumerate(candidates) if bits & (bits - 1) for d in range(9) if bits >> d & 1
+    ]
+
+
+def close(search: Search, candidates: list[int]) -> bool:
+    """Rule out by single assumptions, all refuted values of a round at once, to the end; False on a contradiction."""
+    while True:
+        wrong = [(cell, bit) for cell, bit in standing(candidates) if not search.restrict(candidates.copy(), cell, bit)]
         if not wrong:
             return True
-        for cell, bit in wrong:
-            search.restrict(candidates, cell, ~bit)
-    return False
+        if not all(search.restrict(candidates, cell, ~bit) for cell, bit in wrong):
+            return False
+
+
+def open_after_assumptions(task: Sudoku, puzzle: np.ndarray) -> bool:
+    """Whether there is `left_by_assumptions` by the exact solver's own propagation."""
+    search = Search(task, None)
+    candidates = search.after_singles(puzzle)
+    assert close(search, candidates)
+    return bool(standing(candidates))
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +195,39 @@ def after_each_assumption(task: Sudoku, puzzle: np.ndarray) -> list[int]:
                 holds = search.restrict(trial, cell, 1 << digit)
                 after.append(sum(left.bit_count() for left in trial if left & (left - 1)) if holds else -1)
     return after
+
+
+def test_depth_is_what_stands_after_an_assumption_and_all_further_ones():
+    task = Sudoku()
+    puzzle = task.parse(".....7..31.....5....713.2......12......35.7.1.5.....2.3..8......49.2..7..26...8..")
+    search = Search(task, None)
+    candidates = search.after_singles(puzzle)
+    close(search, candidates)
+    after = []
+    for cell, bit in standing(candidates):
+        trial = candidates.copy()
+        holds = search.restrict(trial, cell, bit) and close(search, trial)
+        after.append(len(standing(trial)) if holds else 0)
+    assert depth(task, puzzle) == pytest.approx(np.mean(after)) and max(after) > 0
+    assert depth(task, task.parse(EASY)) == 0
+
+
+def test_an_exocet_s_targets_hold_what_its_base_holds():
+    task = Sudoku()
+    puzzle = task.parse("..59.2..8......19.8...4....3....8.....2.5.7...8.7....3..8..5.47...6.......3..7..2")
+    assert has_exocet(task, puzzle) and not has_exocet(task, task.parse(EASY))
+    places = making.exocet_places()
+    assert len(np.unique(places, axis=0)) == 2916
+    values = np.array(Search(task, None).after_singles(puzzle))
+    (place,) = (place for place in places if making._is_exocet(values, place))
+    assert list(place[:6]) == [36, 37, 50, 35, 32, 53]  # r5c1 and r5c2, r6c6 and r4c9, r4c6 and r6c9
+    (answer,) = task.solve(puzzle)
+    assert set(answer[place[:2]]) == set(answer[place[2:4]]) == {1, 9}
+    solved, partner, third_line = values.copy(), values.copy(), values.copy()
+    solved[place[0]] = 1
+    partner[place[5]] |= 1
+    third_line[place[6]] |= 1
+    assert not any(making._is_exocet(spoilt, place) for spoilt in (solved, partner, third_line))
 
 
 def test_harder_puzzles_have_the_same_solution_and_give_less_away(families):

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import product
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -150,6 +151,40 @@ def left_by_assumptions(task: Sudoku, puzzle: np.ndarray) -> int:
 def openness(task: Sudoku, puzzle: np.ndarray) -> float:
     """How many values still stand when one that singles leave is assumed, in the mean over these; none if it contradicts."""
     return float(_openness(puzzle, grid_of(task), 0.0))
+
+
+def depth(task: Sudoku, puzzle: np.ndarray) -> float:
+    """How many values still stand when one that single assumptions leave is assumed, and they are followed to the end again.
+
+    In the mean over what may be assumed; none where that contradicts, and 0 for a puzzle that single assumptions solve.
+    """
+    return float(_depth(puzzle, grid_of(task)))
+
+
+def has_exocet(task: Sudoku, puzzle: np.ndarray) -> bool:
+    """Whether what singles leave of a 9×9 puzzle has an exocet of four values (the field's word; here its junior form).
+
+    Two open cells of a box in one line of it, the base, leave four values between them. Each of the two targets stands in
+    one of the boxes beside it, in another line than the base and than the other, and may be two of the four at least; its
+    partner, in its column and the other's line, may be none. The two columns of the targets and that of the base box's third
+    cell have six lines elsewhere, and each of the four stands in two of them at most. Then the targets hold what the base
+    holds. So for rows, and for columns alike.
+    """
+    return bool(_has_exocet(puzzle, grid_of(task), exocet_places()))
+
+
+@cache
+def exocet_places() -> np.ndarray:
+    """(2916, 24): every place for an exocet: two base cells, two targets, their two partners, and six lines of three cells."""
+    found = []
+    for band, box, line, third, swapped, one, two in product(*map(range, (3, 3, 3, 3, 2, 3, 3))):
+        base, first, second = (3 * band + (line + k) % 3 for k in (0, 1 + swapped, 2 - swapped))
+        left, right, apart = (3 * box + (third + k) % 3 for k in (1, 2, 0))
+        here, there = (3 * ((box + k) % 3) + column for k, column in ((1, one), (2, two)))
+        cells = [(base, left), (base, right), (first, here), (second, there), (second, here), (first, there)]
+        cells += [(row, column) for row in range(9) if row // 3 != band for column in (apart, here, there)]
+        found += [[9 * row + column for row, column in cells], [9 * column + row for row, column in cells]]
+    return np.array(found)
 
 
 def standing_and_refuted(task: Sudoku, puzzle: np.ndarray) -> tuple[int, int]:
@@ -426,6 +461,34 @@ def _assumed(puzzle, grid, floor):
 
 
 @njit(cache=True, nogil=True)
+def _has_exocet(puzzle, grid, places):
+    """Whether what singles leave has one in a row of `places` (N, 24)."""
+    values, found = _standing(puzzle, grid), False
+    _settle(values, grid, -1)
+    for place in places:
+        found |= _is_exocet(values, place)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _is_exocet(values, place):
+    base = values[place[0]] | values[place[1]]
+    if _count(base) != 4 or _count(values[place[0]]) < 2 or _count(values[place[1]]) < 2:
+        return False
+    if _count(values[place[2]] & base) < 2 or _count(values[place[3]] & base) < 2:
+        return False
+    if (values[place[4]] | values[place[5]]) & base:
+        return False
+    once = twice = thrice = 0
+    for k in range(6, 24, 3):
+        line = (values[place[k]] | values[place[k + 1]] | values[place[k + 2]]) & base
+        thrice |= twice & line
+        twice |= once & line
+        once |= line
+    return not thrice
+
+
+@njit(cache=True, nogil=True)
 def _contradicts(values, grid, cell, bit):
     """Whether a value of a cell, assumed where singles have been followed, ends in a contradiction by singles."""
     trial = values.copy()
@@ -498,9 +561,15 @@ def _beyond(puzzle, grid):
 def _by_assumptions(puzzle, grid):
     """What stands in each cell (S,) where single assumptions rule out no more; nothing at all after a contradiction."""
     values = _standing(puzzle, grid)
-    if not _settle(values, grid, -1):
+    if not (_settle(values, grid, -1) and _close(values, grid)):
         values[:] = 0
-        return values
+    return values
+
+
+@njit(cache=True, nogil=True)
+def _close(values, grid):
+    """Rule out by single assumptions until they rule out no more, in place, where singles have been followed; False on a
+    contradiction."""
     moved = True
     while moved:
         moved = False
@@ -515,9 +584,25 @@ def _by_assumptions(puzzle, grid):
                     values[cell] ^= bit
                     moved = True
                     if not _settle(values, grid, cell):
-                        values[:] = 0
-                        return values
-    return values
+                        return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _depth(puzzle, grid):
+    """`depth`."""
+    values = _by_assumptions(puzzle, grid)
+    tried = left = 0
+    for cell in range(len(values)):
+        rest = values[cell]
+        while values[cell] & (values[cell] - 1) and rest:
+            trial = values.copy()
+            trial[cell] = rest & -rest
+            tried += 1
+            if _settle(trial, grid, cell) and _close(trial, grid):
+                left += _left(trial)
+            rest &= rest - 1
+    return left / tried if tried else 0.0
 
 
 @njit(cache=True, nogil=True)
