@@ -472,6 +472,7 @@ def _has_exocet(puzzle, grid, places):
 
 @njit(cache=True, nogil=True)
 def _is_exocet(values, place):
+    """`has_exocet` of what stands in each cell (S,), at one place (24,)."""
     base = values[place[0]] | values[place[1]]
     if _count(base) != 4 or _count(values[place[0]]) < 2 or _count(values[place[1]]) < 2:
         return False
