@@ -188,12 +188,10 @@ def after_each_assumption(task: Sudoku, puzzle: np.ndarray) -> list[int]:
     search = Search(task, None)
     candidates = search.after_singles(puzzle)
     after = []
-    for cell, bits in enumerate(candidates):
-        for digit in range(task.size):
-            if bits & (bits - 1) and bits >> digit & 1:
-                trial = candidates.copy()
-                holds = search.restrict(trial, cell, 1 << digit)
-                after.append(sum(left.bit_count() for left in trial if left & (left - 1)) if holds else -1)
+    for cell, bit in standing(candidates):
+        trial = candidates.copy()
+        holds = search.restrict(trial, cell, bit)
+        after.append(len(standing(trial)) if holds else -1)
     return after
 
 

@@ -123,7 +123,8 @@ def build(
     if beyond:
         make = numba_task(f"--beyond {beyond}").beyond
         made = make(task, answers, beyond, stream_seed(seed, BEYOND, 0), progress)
-        puzzles, answers = with_more(task, puzzles, answers, made, kept_out)
+        more, solved = without_orbits(task, *made, kept_out)
+        puzzles, answers = np.concatenate((puzzles, more)), np.concatenate((answers, solved))
     if harden:
         puzzles, answers = with_harder(task, puzzles, answers, harden, seed, progress)
     if variants:
@@ -238,18 +239,6 @@ def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_au
     width = num_aug + 1
     together = [np.stack([copy[side] for copy in copies], 1).reshape(-1, task.seq_len) for side in (0, 1)]
     return split_of_grids(task, *together, groups=np.full(len(puzzles), width))
-
-
-def with_more(
-    task: Sudoku,
-    puzzles: np.ndarray,
-    answers: np.ndarray,
-    made: tuple[np.ndarray, np.ndarray],
-    kept_out: set[int],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Puzzles and answers, then those made of them whose orbit is not in `kept_out`."""
-    more, solved = without_orbits(task, *made, kept_out)
-    return np.concatenate((puzzles, more)), np.concatenate((answers, solved))
 
 
 def with_harder(
