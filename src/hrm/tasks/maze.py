@@ -27,10 +27,16 @@ MOST_COLUMNS = 64
 WALL_SHARE = (0.30, 0.50)
 """A generated maze draws its share of walls from this range (Lehnert et al. 2024, appendix C)."""
 TRIES_AT_ONCE = 8192
+FAR = 10**6
+"""More steps than any way takes."""
 SHORTER, EDITED = 0.5, 0.5
 """Shares of a training batch whose S and G move along their path, and whose walls change away from it."""
-MOST_FLIPPED = 0.2
-"""Largest chance of a cell to change between wall and free in a maze that is labelled anew."""
+MOST_FLIPPED = 0.03
+"""Largest chance of a cell off the path to change between wall and free in a maze that is labelled anew."""
+RIVAL, MOST_RIVALS = 4, 0.2
+"""How much longer or shorter a way may be that opens in such a maze, and the largest chance that it does."""
+MOST_BLOCKED = 0.03
+"""Largest chance of a cell of such a maze's path to become a wall."""
 MOST_CLOSED, MOST_OPENED = 0.3, 0.5
 """Largest chance of a free cell off the path to become a wall, and of a wall without passage to become free."""
 
@@ -311,7 +317,7 @@ class Maze:
         told = torch.where((order >= 0) & (order == final), GOAL + 1, told)
         edited = uniform(1) < EDITED
         told = torch.where(edited & (told == FREE + 1) & (uniform(self.seq_len) < MOST_CLOSED * uniform(1)), 1, told)
-        ways = neighbours((told > 1).view(batch, self.rows, self.columns)).flatten(1)  # free neighbours of each cell
+        ways = beside((told > WALL + 1).view(batch, self.rows, self.columns), False).sum(-1).flatten(1)  # free beside
         cells = torch.arange(self.seq_len, device=device)
         colour = (cells // self.columns + cells % self.columns) % 2  # no two cells of a colour touch, so none link up
         pocket = (told == WALL + 1) & (ways <= 1) & (colour == (uniform(1) < 0.5))
@@ -320,49 +326,67 @@ class Maze:
         return asked.to(inputs.dtype), told.to(labels.dtype)
 
     def relabel(self, inputs: Any, labels: Any, generator: Any, share: float) -> tuple[Any, Any]:
-        """New mazes with labels found by search: `share` of the rows are turned, walls put in and taken out anywhere.
+        """New mazes with labels found by search: `share` of the rows are turned and edited.
 
-        This is more labelled data than the rows at hand, not augmentation: report it as a setting of its own. A row
-        whose S and G are cut apart keeps what it was. inputs, labels: token tensors (B, S).
+        Cells off the path change between wall and free. Then walls become free through which a way would be about as
+        long as the shortest, and cells of the path become walls where another way is left: it is nearly equal ways
+        that are hard to tell apart. This is more labelled data than the rows at hand, not augmentation: report it as a
+        setting of its own. inputs, labels: token tensors (B, S).
         """
         import torch
 
         batch, device = len(inputs), inputs.device
 
-        def uniform(*shape: int) -> Any:
-            return torch.rand((batch, *shape), generator=generator, device=device)
+        def cells(most: float) -> Any:
+            """Each cell of a row by the row's own chance, up to `most`."""
+            chance = most * torch.rand((batch, 1), generator=generator, device=device)
+            return torch.rand((batch, self.seq_len), generator=generator, device=device) < chance
 
-        turned = self.draw_symmetry(batch, generator).apply(inputs) if self.rows == self.columns else inputs
-        flipped = (uniform(self.seq_len) < MOST_FLIPPED * uniform(1)) & (turned <= FREE + 1)
-        asked = torch.where(flipped, WALL + 1 + FREE + 1 - turned, turned)
-        told, solved = self.first_paths(asked)
-        chosen = solved[:, None] & (uniform(1) < share)
+        asked, told = inputs, labels
+        if self.rows == self.columns:
+            turn = self.draw_symmetry(batch, generator)
+            asked, told = turn.apply(inputs), turn.apply(labels)
+        asked = torch.where(cells(MOST_FLIPPED) & (told <= FREE + 1), WALL + 1 + FREE + 1 - asked, asked)
+        asked = torch.where(cells(MOST_RIVALS) & self._rivals(asked), FREE + 1, asked)
+        told, _ = self.first_paths(asked)
+        blocked = torch.where(cells(MOST_BLOCKED) & (told == PATH + 1), WALL + 1, asked)
+        told_blocked, solved = self.first_paths(blocked)
+        asked, told = (torch.where(solved[:, None], *two) for two in ((blocked, asked), (told_blocked, told)))
+        chosen = torch.rand((batch, 1), generator=generator, device=device) < share
         return torch.where(chosen, asked, inputs), torch.where(chosen, told.to(labels.dtype), labels)
+
+    def _rivals(self, tokens: Any) -> Any:
+        """The walls that, opened, would lead a way within RIVAL steps of the shortest: (B, S) bool for mazes (B, S) that
+        have one."""
+        import torch
+
+        boards = tokens.view(-1, self.rows, self.columns)
+        free, start, goal = (boards > WALL + 1, boards == START + 1, boards == GOAL + 1)
+        onward = flood(free, goal)
+        before, after = (beside(torch.where(field < 0, FAR, field)) for field in (flood(free, start), onward))
+        through = before[..., :, None] + after[..., None, :] + 2  # (B, R, C, 4, 4): in from one side, out by another
+        back = FAR * torch.eye(4, dtype=through.dtype, device=through.device)  # by the same one: a pocket
+        longer = (through + back).amin((-2, -1)) - (onward * start).sum((1, 2))[:, None, None]
+        return (~free & (longer.abs() <= RIVAL)).flatten(1)
 
     def first_paths(self, tokens: Any) -> tuple[Any, Any]:
         """`solve` for a batch on its device: labels (B, S) of mazes in tokens (B, S), and which have a way at all (B,)."""
         import torch
-        import torch.nn.functional as F
 
         boards = tokens.view(-1, self.rows, self.columns)
-        left, edge, field, step = boards > WALL + 1, boards == GOAL + 1, torch.full_like(boards, 10**6), 0
-        start = boards == START + 1
-        while bool(edge.any()):
-            field = torch.where(edge, step, field)
-            left = left & ~edge
-            edge, step = (neighbours(edge) > 0) & left, step + 1
-        around = F.pad(field, (1, 1, 1, 1), value=10**6)
-        near = (around[:, 2:, 1:-1], around[:, 1:-1, :-2], around[:, 1:-1, 2:], around[:, :-2, 1:-1])  # as DIRECTIONS
-        closer = torch.stack([beside == field - 1 for beside in near], -1)
-        first = closer & (closer.long().cumsum(-1) == 1)  # (B, R, C, 4): where each cell's walk goes on
-        here, told = start, boards
-        while bool((here & (field > 1) & (field < 10**6)).any()):
-            goes = F.pad(first & here[..., None], (0, 0, 1, 1, 1, 1))
-            down, west, east, up = goes.unbind(-1)
-            here = down[:, :-2, 1:-1] | west[:, 1:-1, 2:] | east[:, 1:-1, :-2] | up[:, 2:, 1:-1]
-            here = here & (boards == FREE + 1)
-            told = torch.where(here, PATH + 1, told)
-        return told.flatten(1), (start & (field < 10**6)).flatten(1).any(1)
+        field = flood(boards > WALL + 1, boards == GOAL + 1)
+        closer = (beside(field, -1) == field[..., None] - 1) & (field > 0)[..., None]
+        step = torch.tensor([down * self.columns + right for down, right in DIRECTIONS], device=tokens.device)
+        first = step[closer.byte().argmax(-1)]  # argmax gives the first of equals
+        onward = torch.where(closer.any(-1), first, 0).flatten(1)
+        here = (tokens == START + 1).byte().argmax(1, keepdim=True)
+        steps = field.flatten(1).gather(1, here)
+        path = []
+        for _ in range(int(steps.max()) - 1):
+            here = here + onward.gather(1, here)
+            path.append(here)
+        told = tokens.scatter(1, torch.cat(path, 1), PATH + 1) if path else tokens
+        return torch.where(tokens == FREE + 1, told, tokens), steps[:, 0] >= 0
 
     def draw_symmetry(self, batch: int, generator: Any) -> Symmetry:
         """One of the eight turns and reflections for each of `batch` rows (square mazes), on the generator's device."""
@@ -376,26 +400,28 @@ class Maze:
         return Symmetry(sources[which], torch.arange(self.vocab_size, device=device).expand(batch, -1))
 
 
-def neighbours(boards: Any) -> Any:
-    """How many of each cell's four neighbours are set: int64 (B, R, C) for a bool tensor (B, R, C)."""
+def beside(boards: Any, outside: int = FAR) -> Any:
+    """What each cell's four neighbours hold, in the order of DIRECTIONS: (B, R, C, 4) for a tensor (B, R, C)."""
+    import torch
     import torch.nn.functional as F
 
-    around = F.pad(boards.long(), (1, 1, 1, 1))
-    return around[:, 2:, 1:-1] + around[:, :-2, 1:-1] + around[:, 1:-1, 2:] + around[:, 1:-1, :-2]
+    around = F.pad(boards, (1, 1, 1, 1), value=outside)
+    return torch.stack((around[:, 2:, 1:-1], around[:, 1:-1, :-2], around[:, 1:-1, 2:], around[:, :-2, 1:-1]), -1)
 
 
-def flood(passable: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Steps from the source cells over passable ones in each of N boards, (N, R, C) int32; -1 where none lead."""
-    field = np.where(source, 0, -1).astype(np.int32)
-    edge, left, step = source, passable & ~source, 0
+def flood(passable: Any, source: Any) -> Any:
+    """Steps from the source cells over passable ones in each of N boards, (N, R, C) int; -1 where none lead. Arrays of numpy or
+    tensors of torch."""
+    edge, left = source & passable, passable & ~source
+    field, step = edge * 1 - 1, 0
     while edge.any():
-        near = np.zeros_like(edge)
+        near = edge & False
         near[:, 1:] |= edge[:, :-1]
         near[:, :-1] |= edge[:, 1:]
         near[:, :, 1:] |= edge[:, :, :-1]
         near[:, :, :-1] |= edge[:, :, 1:]
         edge, step = near & left, step + 1
-        field[edge] = step
+        field += edge * (step + 1)
         left = left & ~edge
     return field
 
@@ -405,13 +431,4 @@ def path_order(labels: Any) -> Any:
 
     A shortest path has no short cuts, so a cell of it touches only the cells before and after it on the path.
     """
-    import torch
-
-    order = torch.where(labels == START + 1, 0, -1)
-    left, edge = (labels == PATH + 1) | (labels == GOAL + 1), labels == START + 1
-    step = 0
-    while bool(edge.any()):
-        edge, step = (neighbours(edge) > 0) & left, step + 1
-        order = torch.where(edge, step, order)
-        left = left & ~edge
-    return order
+    return flood(labels > FREE + 1, labels == START + 1)
