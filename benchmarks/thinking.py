@@ -2,9 +2,10 @@
 
     python benchmarks/thinking.py WEIGHTS [--data FILE.csv.gz | --data SET --split val] [--rows N] [--passes 16] [--plot OUT.png]
 
-Counted as in benchmarks/results.md: exact@1 is one deterministic pass; selected@k chooses among k by the model's own
-signals; checked counts an answer only if a pass (or pin) passed the puzzle's rules; oracle@k, any of k equal to the
-label, is an upper bound and no result. Compute is the mean number of segments a puzzle.
+Right is what equals the label, and of mazes, which have many shortest paths, what is valid and shortest. Counted as in
+benchmarks/results.md: one pass is deterministic; selected@k chooses among k by the model's own signals; checked counts
+an answer only if a pass (or pin) passed the puzzle's rules; oracle@k, any of k right, is an upper bound and no result.
+Compute is the mean number of segments a puzzle.
 """
 
 import argparse
@@ -40,8 +41,10 @@ def main() -> None:
     rows = first_rows(load_rows(asked.data, asked.split, lambda cells: reasoner.task), asked.rows)
     distinct = len(np.unique(rows.labels, axis=0))
     print(f"{asked.weights} on the first {len(rows.inputs)} rows of {name} ({distinct} distinct solutions), ", end="")
+    one = reasoner.task.one_answer
+    right_is, single = ("equal to the label", "exact@1") if one else (reasoner.task.sound, "one pass")
     print(f"{torch.get_num_threads()} threads\n")
-    print("| way | counted as | share right (95 % interval) | segments a puzzle | passes | seconds |")
+    print(f"| way | counted as | {right_is} (95 % interval) | segments a puzzle | passes | seconds |")
     print("| --- | --- | --- | --- | --- | --- |")
     drawn: dict[str, list[tuple[float, float]]] = {}
 
@@ -56,7 +59,9 @@ def main() -> None:
         drawn.setdefault(curve, []).append((work, share))
 
     def right(answers: Answers) -> np.ndarray:
-        return (answers.tokens == rows.labels).all(1)
+        if one:
+            return (answers.tokens == rows.labels).all(1)
+        return reasoner.task.verify_batch(*map(reasoner.task.decode, (rows.inputs, answers.tokens)))
 
     def with_options(**options: object) -> Reasoner:
         how = {"batch_size": asked.batch_size, "backend": asked.backend}
@@ -67,13 +72,13 @@ def main() -> None:
             started = time.perf_counter()
             found = with_options(passes=1, patience=patience).run(rows.inputs)
             curve = "one pass, more patience"
-            show(f"one pass, patience {patience}", "exact@1", curve, right(found), found, time.perf_counter() - started)
+            show(f"one pass, patience {patience}", single, curve, right(found), found, time.perf_counter() - started)
         for check in (False, True):
             passes = 1 + check  # the rules choose among several
             while passes <= asked.passes:
                 started = time.perf_counter()
                 found = with_options(passes=passes, check=check).run(rows.inputs)
-                counted = "exact@1" if passes == 1 else f"{'checked' if check else 'selected'}@{passes}"
+                counted = single if passes == 1 else f"{'checked' if check else 'selected'}@{passes}"
                 way = f"up to {passes} passes" + (", rules" if check else "")
                 curve = f"up to {asked.passes} passes, accepted by the {'rules' if check else 'model'}"
                 show(way, counted, curve, right(found), found, time.perf_counter() - started)
@@ -84,7 +89,7 @@ def main() -> None:
     for most in asked.segments:
         started = time.perf_counter()
         found = with_options(max_segments=most).run(rows.inputs)
-        show(f"one pass of at most {most}", "exact@1", "one pass", right(found), found, time.perf_counter() - started)
+        show(f"one pass of at most {most}", single, "one pass", right(found), found, time.perf_counter() - started)
 
     names = np.zeros(len(rows.inputs), np.int32)
     plain = with_options()
