@@ -413,16 +413,17 @@ def flood(passable: Any, source: Any) -> Any:
     """Steps from the source cells over passable ones in each of N boards, (N, R, C) int; -1 where none lead. Arrays of numpy or
     tensors of torch."""
     edge, left = source & passable, passable & ~source
-    field, step = edge * 1 - 1, 0
+    field = left * 0
     while edge.any():
         near = edge & False
         near[:, 1:] |= edge[:, :-1]
         near[:, :-1] |= edge[:, 1:]
         near[:, :, 1:] |= edge[:, :, :-1]
         near[:, :, :-1] |= edge[:, :, 1:]
-        edge, step = near & left, step + 1
-        field += edge * (step + 1)
+        field += left
+        edge = near & left
         left = left & ~edge
+    field[left | ~passable] = -1
     return field
 
 
