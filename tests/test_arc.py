@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -153,11 +154,18 @@ def test_folders_zips_and_kaggle_pairs_are_read_alike(tmp_path):
             text = json.dumps(document_of(task))
             (tmp_path / "d" / "evaluation" / f"{task.name}.json").write_text(text)
             archive.writestr(f"data/evaluation/{task.name}.json", text)
+            archive.writestr(f"__MACOSX/data/evaluation/._{task.name}.json", b"\xff\xfe\0")
     documents = {task.name: document_of(task) for task in tasks}
     answers = {name: [pair.pop("output") for pair in d["test"]] for name, d in documents.items()}
-    (tmp_path / "arc-agi_evaluation_challenges.json").write_text(json.dumps(documents))
-    (tmp_path / "arc-agi_evaluation_solutions.json").write_text(json.dumps(answers))
-    for source in ("d", "d.zip", "arc-agi_evaluation_challenges.json"):
+    (tmp_path / "k").mkdir()
+    with ZipFile(tmp_path / "k.zip", "w") as archive:
+        for kind, content in (("challenges", documents), ("solutions", answers)):
+            name, text = f"arc-agi_evaluation_{kind}.json", json.dumps(content)
+            (tmp_path / name).write_text(text, encoding="utf-8-sig")
+            (tmp_path / "k" / name).write_text(text)
+            archive.writestr(name, text)
+        archive.writestr("sample_submission.json", "{}")
+    for source in ("d", "d.zip", "arc-agi_evaluation_challenges.json", "k", "k.zip"):
         found = read_tasks(tmp_path / source)
         assert list(found) == ["evaluation"]
         assert [document_of(task) for task in found["evaluation"]] == [document_of(task) for task in tasks]
@@ -189,6 +197,8 @@ def test_solutions_that_do_not_fit_are_refused_in_one_line(tmp_path, solutions, 
         ('{"train": [{"input": [[1]], "output": [[1]]}], "test": 5}', 'expected {"train"'),
         ('{"train": []}', "no demonstrations"),
         ('{"train": [{"input": [[1]]}]}', "train 1: needs an input and an output"),
+        ('{"train": [{"input": [[1]], "output": null}]}', "train 1: needs an input and an output"),
+        ('{"train": [{"input": [[' + "1" * 5000 + "]]}]}", "not JSON"),
         ('{"train": [{"input": [[1, 2], [3]], "output": [[1]]}]}', "train 1 input: rows of 1 and of 2 cells"),
         ('{"train": [{"input": [[12]], "output": [[1]]}]}', "colour 12, expected 0 to 9"),
         ('{"train": [{"input": [[1]], "output": ' + json.dumps([[0]] * 31) + "}]}", "31x1 cells"),
@@ -388,6 +398,22 @@ def test_a_training_set_that_holds_the_questions_is_refused_by_name(tmp_path):
         build_arc(source=source, out=tmp_path / "d", extra_training=other)
     report = build_arc(source=source, out=tmp_path / "d", extra_training=other, without_overlap=True, num_aug=1)
     assert report.counts["train"] == 8 and "left out" in str(report)
+    audit = json.loads((tmp_path / "d" / "hashes.json").read_text())["audit"]
+    assert audit == {"tasks_that_share_an_example": [["c0", "b1"]], "demonstrations_that_are_tests": []}
+
+
+def test_a_test_among_the_demonstrations_trained_on_is_named_and_can_be_left_out(tmp_path):
+    first, second = EVALUATION[:2]
+    row = np.array([5, 0, *(1 + np.random.default_rng(3).permutation(9))], np.uint8)
+    disguised = Pair(*(applied(grid, row) for grid in (first.tests[1].input, first.tests[1].output)))
+    source = source_of(tmp_path / "s", TRAINING, [first, replace(second, demos=(*second.demos, disguised))])
+    held = {}
+    for out, options in (("kept", {}), ("left", {"without_overlap": True}), ("none", {"policy": "training"})):
+        report = build_arc(source=source, out=tmp_path / out, num_aug=1, **options)
+        told = "1 asked tasks have a test among the demonstrations trained on (b0 with b1)"
+        assert (told in str(report)) == (out != "none")
+        held[out] = {row.tobytes() for row in load_split(str(tmp_path / out), "train").inputs}
+    assert held["kept"] - held["left"] == {tokens_of(disguised.input).tobytes()} and held["left"] < held["kept"]
 
 
 def test_two_tasks_of_one_name_are_refused(tmp_path):
@@ -434,6 +460,10 @@ def test_weights_are_measured_on_no_other_identifiers_than_their_own(tmp_path):
     assert "trained with 15 puzzle identifiers, " in refusal("eval", ours, "--data", tmp_path / "larger")
     ran = CliRunner().invoke(app, ["eval", str(ours), "--data", str(tmp_path / "own"), "--ensemble", str(ours)])
     assert ran.exit_code == 0 and "an ensemble of 2 checkpoints votes" in ran.output, ran.output
+    to_file = ["--json", str(tmp_path / "report.json")]
+    assert CliRunner().invoke(app, ["eval", str(ours), "--data", str(tmp_path / "own"), *to_file]).exit_code == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["weights"], report["ensemble"], report["data"]) == (str(ours), [], str(tmp_path / "own"))
     ensemble = ("eval", ours, "--data", tmp_path / "own", "--ensemble")
     assert "sudoku: these weights are not for ARC" in refusal(*ensemble, "sudoku")
     foreign = arc_weights(tmp_path / "foreign", split, load_split(str(tmp_path / "other"), "train").hash)

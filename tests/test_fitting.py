@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from conftest import refusal, tiny
 from typer.testing import CliRunner
 
 from hrm.arc_data import build_arc
@@ -97,6 +97,11 @@ def test_a_task_of_the_weights_own_data_set_is_known_if_it_was_trained_on(tmp_pa
     other = replace(held, demos=(swapped("22"), *held.demos))
     for task in (TASK, replace(held, name="nowhere"), other):  # only asked, unknown, another of the same name
         assert trained_identifiers(found, tmp_path / "d", task) is None
+    save_weights(tmp_path / "weights", found.model, "arc", found.card)
+    file = tmp_path / "s" / "training" / "held.json"
+    asked = ("solve", "arc", file, "--weights", tmp_path / "weights", "--data", tmp_path / "d")
+    assert "held was trained on" in CliRunner().invoke(app, list(map(str, asked))).output
+    assert refusal(*asked, "--fit-everything").startswith("--fit-everything: held was trained on, and is not fitted")
     build_arc(out=tmp_path / "r", layout="reference", **how)
     with pytest.raises(ValueError, match="r: not the data set that"):
         trained_identifiers(found, tmp_path / "r", held)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from hrm.asking import puzzles_in
 from hrm.cli import app
 from hrm.tasks.maze import CELLS, FREE, GOAL, PATH, RIVAL, START, WALL, Maze, path_order
 
@@ -197,6 +198,9 @@ def test_a_file_of_many_mazes_and_a_stream_are_read_a_line_each():
     maze, puzzles, _ = drawn(8)
     lines = ["".join(maze.format(puzzle).splitlines()) for puzzle in puzzles[:2]]
     assert Maze.cells_of("\n".join(lines * 50)) == 144 == Maze.cells_of(maze.format(puzzles[0]))
+    bare = "\nS#G\n\n"  # three rows, of which the first and the last are free
+    assert Maze.cells_of(bare) == 9
+    assert [(Maze(3, 3).parse(text) != WALL).sum() for _, text in puzzles_in(bare, Maze(3, 3), "f")] == [8]
     wide = "".join(Maze(15, 15).format(next(iter(drawn(1, side=15)[1]))).splitlines())
     command = [sys.executable, "-m", "hrm", "solve", "maze", "-", "--format", "json", "--weights", "maze"]
     ran = subprocess.run(command, input=f"{wide}\n{wide}\n", capture_output=True, text=True)

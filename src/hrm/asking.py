@@ -91,6 +91,8 @@ def puzzles_in(text: str, task: Task, name: str) -> Numbered:
         raise ValueError(f"{name}: no puzzles in it")
     if header or filled[0][1].startswith("{") or any(len(line) >= task.seq_len for _, line in filled):
         return [(number, puzzle_of(line)) for number, line in filled[header:]]
+    if len(lines) ** 2 == task.seq_len and len(lines) == max(len(line) for _, line in lines):
+        return [(1, "".join(f"{line}\n" for _, line in lines))]  # one drawn, whose empty lines are rows
     grids: Numbered = []  # drawn
     fresh = True
     for number, line in lines:

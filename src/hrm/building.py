@@ -4,6 +4,7 @@ Everything a build writes is a function of its source and seed, byte for byte. A
 """
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -177,7 +178,10 @@ def source_pools(
         raise ValueError(
             f"--source {source}: no such file; else 'hf', 'generate' or a built-in set ({', '.join(BUILTIN)})"
         )
-    return Pools(task, read_csv(source), [], given_test)
+    rows = read_csv(source)
+    with suppress(ValueError):  # else the first row is refused, by its line
+        task = type(task).for_cells(len(rows[0].question))
+    return Pools(task, rows, [], given_test)
 
 
 def distinct_puzzles(

@@ -180,7 +180,7 @@ def solve(
         fitting = {"seconds": fit_seconds, "everything": fit_everything}
         how = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size, "backend": backend}
         found = load_task_weights(weights, device, dtype)
-        raise typer.Exit(solve_arc(found, puzzle, data, fitting, votes, output, png, how))
+        raise typer.Exit(solve_arc(context, found, puzzle, data, fitting, votes, output, png, how))
     refuse(context, "fit_seconds fit_everything data votes", "for ARC only")
     if task != "maze":
         refuse(context, "png", f"draws mazes and ARC tasks, not {task}")
@@ -216,6 +216,7 @@ def load_task_weights(weights: str | None, device: str, dtype: str) -> Any:
 
 
 def solve_arc(
+    context: typer.Context,
     found: Any,
     file: str,
     data: Path | None,
@@ -255,6 +256,9 @@ def solve_arc(
             f"{len(task.demos)} demonstrations, {fitted.steps} steps in {fitted.seconds:.0f} s, loss {fitted.loss:.3f}"
         )
     else:
+        refuse(
+            context, "fit_seconds fit_everything", f"{task.name} was trained on, and is not fitted; leave out --data"
+        )
         asked = Asked(task, *known)
         console.print(f"{task.name} was trained on, under {len(known[0])} identifiers")
     ballots = vote([reasoner], [asked], votes)
@@ -468,7 +472,8 @@ def evaluate_command(
         if strangers := [other.where for other in others if other.task != "arc"]:
             raise ValueError(f"--ensemble {strangers[0]}: these weights are not for ARC")
         voters = [reasoner, *(Reasoner(suited(o, rows, data).model, "arc", **options) for o in others)]
-        return evaluate_votes(voters, data, rows, votes, limit, submission, json_out)
+        measured = {"weights": found.where, "ensemble": [other.where for other in others], "data": data}
+        return evaluate_votes(voters, measured, rows, votes, limit, submission, json_out)
     report = {"weights": found.where, "data": data, **evaluate(reasoner, rows, limit, answers)}
     if json_out:
         write_synced(json_out, json.dumps(report, indent=1).encode())
@@ -507,21 +512,24 @@ def built_in_set(found: Any) -> str:
 
 def evaluate_votes(
     voters: list[Any],
-    data: str,
+    measured: dict[str, Any],
     rows: Any,
     votes: int | None,
     limit: int | None,
     submission: Path | None,
     json_out: Path | None,
 ) -> None:
-    """ARC: two attempts a test input, by vote over the augmentations of a data-set folder."""
+    """ARC: two attempts a test input, by vote over the augmentations of a data-set folder.
+
+    `measured`: what votes, and on what; the report begins with it."""
     from .checkpoint import write_synced
     from .data import load_split
     from .voting import evaluate_arc
 
+    data = measured["data"]
     trained = load_split(data, "train").puzzle_identifiers
     report, answers = evaluate_arc(voters, rows, identifier_names(data, rows), trained, votes, limit)
-    for file, content in ((json_out, report), (submission, answers)):
+    for file, content in ((json_out, measured | report), (submission, answers)):
         if file:
             write_synced(file, json.dumps(content).encode())
     print(f"tasks {report['tasks']} of {data}, {report['test_inputs']} test inputs, two attempts each")

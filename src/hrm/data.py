@@ -363,8 +363,9 @@ def write_dataset(
     overwrite: bool,
     built: dict,
     identifiers: list[str] = ("<blank>",),
+    audit: dict | None = None,
 ) -> Report:
-    """Write splits aside and rename; hashes.json says what they were built from (`built`)."""
+    """Write splits aside and rename; hashes.json says what they were built from (`built`), and what was found on the way."""
     refuse_to_replace(out, overwrite)
     aside = out.with_name(out.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -377,7 +378,8 @@ def write_dataset(
     files = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
     sums = {file: hashlib.sha256((aside / file).read_bytes()).hexdigest() for file in files}
     total = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
-    write_json(aside / "hashes.json", {"files": sums, "sha256": total, "built": built})
+    found = {"audit": audit} if audit else {}
+    write_json(aside / "hashes.json", {"files": sums, "sha256": total, "built": built, **found})
     if out.exists():
         shutil.rmtree(out)
     os.replace(aside, out)

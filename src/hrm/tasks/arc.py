@@ -26,6 +26,8 @@ TURNS = 8
 """Dihedral transforms: 0..3 quarter turns counter-clockwise, 4 left-right, 5 up-down, 6 transpose, 7 anti-transpose."""
 UNDONE = (0, 3, 2, 1, 4, 5, 6, 7)
 """The transform that undoes each transform."""
+CHALLENGES = "challenges.json"
+"""How the names of Kaggle's files of tasks end."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,9 @@ def read_task(document: Any, name: str, where: str) -> ArcTask:
     for side, pairs in sides.items():
         for number, pair in enumerate(document.get(side) or []):
             place = f"{where}: {side} {number + 1}"
-            if not isinstance(pair, dict) or "input" not in pair or (side == "train" and "output" not in pair):
+            answer = pair.get("output") if isinstance(pair, dict) else None
+            if not isinstance(pair, dict) or "input" not in pair or (side == "train" and answer is None):
                 raise ValueError(f"{place}: needs an input" + (" and an output" if side == "train" else ""))
-            answer = pair.get("output")
             output = None if answer is None else read_grid(answer, f"{place} output")
             pairs.append(Pair(read_grid(pair["input"], f"{place} input"), output))
     if not sides["train"]:
@@ -129,52 +131,60 @@ def read_task(document: Any, name: str, where: str) -> ArcTask:
 def read_tasks(source: str | Path) -> dict[str, list[ArcTask]]:
     """Tasks by part ("training", "evaluation", or what the folders are called), sorted by name.
 
-    source: a task's .json, a folder of them or of folders of them, a .zip of such, or a Kaggle
-    `…_challenges.json` with its `…_solutions.json` beside it. Raises ValueError naming the file and the remedy.
+    source: a task's .json, a folder of them or of folders of them, a .zip of such, or Kaggle's
+    `…_challenges.json` with its `…_solutions.json` beside it, as a file or in a folder or zip, where nothing but
+    these pairs is then read. Raises ValueError naming the file and the remedy.
     """
     path = Path(source)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
-    if path.is_file() and path.name.endswith("challenges.json"):
-        return {path.name.removesuffix("_challenges.json").rpartition("_")[2]: kaggle_tasks(path)}
+    files = {file: content for file, content in json_files(path) if not file.name.startswith("._")}
     parts: dict[str, list[ArcTask]] = {}
-    for folder, name, content, where in json_files(path):
-        try:
-            document = json.loads(content)
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"{where}: not JSON: {error}") from None
-        parts.setdefault(folder, []).append(read_task(document, name, where))
+    for file in (file for file in files if file.name.endswith(CHALLENGES)):
+        part = file.name.removesuffix(CHALLENGES).rstrip("_").rpartition("_")[2] or file.stem
+        parts.setdefault(part, []).extend(kaggle_tasks(file, files))
+    if not parts:
+        for file, content in files.items():
+            parts.setdefault(file.parent.name, []).append(read_task(document_in(content, file), file.stem, str(file)))
     if not parts:
         raise ValueError(f"{path}: no .json tasks in it")
     return {part: sorted(tasks, key=lambda task: task.name) for part, tasks in sorted(parts.items())}
 
 
-def json_files(path: Path) -> Iterator[tuple[str, str, bytes, str]]:
-    """(folder's name, file's stem, content, where) of every task file behind a path."""
+def json_files(path: Path) -> Iterator[tuple[Path, bytes]]:
+    """The .json files behind a path by where they lie: itself, with Kaggle's solutions, or all of a folder or zip."""
     if path.suffix == ".zip":
         try:
             with ZipFile(path) as archive:
                 for name in sorted(archive.namelist()):
                     if name.endswith(".json"):
-                        inner = Path(name)
-                        yield inner.parent.name, inner.stem, archive.read(name), f"{path}/{name}"
+                        yield path / name, archive.read(name)
         except (BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last for encryption and rare methods
             raise ValueError(f"{path}: not a readable zip file: {error}") from None
     elif path.is_file():
-        yield path.parent.name, path.stem, path.read_bytes(), str(path)
+        for file in (path, solutions_of(path)) if path.name.endswith(CHALLENGES) else (path,):
+            if file.is_file():
+                yield file, file.read_bytes()
     else:
         for file in sorted(path.rglob("*.json")):
-            yield file.parent.name, file.stem, file.read_bytes(), str(file)
+            yield file, file.read_bytes()
 
 
-def kaggle_tasks(challenges: Path) -> list[ArcTask]:
-    """Tasks of a Kaggle pair; without the solutions file the answers are unknown."""
+def solutions_of(challenges: Path) -> Path:
+    return challenges.with_name(challenges.name.replace("challenges", "solutions"))
+
+
+def document_in(content: bytes, where: Path) -> Any:
     try:
-        documents = json.loads(challenges.read_text())
-        beside = challenges.with_name(challenges.name.replace("challenges", "solutions"))
-        answers = json.loads(beside.read_text()) if beside.is_file() else {}
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{challenges}: it or its solutions are not JSON: {error}") from None
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # the first also for bytes that are no text, and endless numbers
+        raise ValueError(f"{where}: not JSON: {error}") from None
+
+
+def kaggle_tasks(challenges: Path, files: dict[Path, bytes]) -> list[ArcTask]:
+    """Tasks of a Kaggle pair; without the solutions file the answers are unknown."""
+    beside = solutions_of(challenges)
+    documents, answers = (document_in(files.get(file, b"{}"), file) for file in (challenges, beside))
     for file, content in ((challenges, documents), (beside, answers)):
         if not isinstance(content, dict):
             raise ValueError(f"{file}: expected a JSON object of tasks by name")
@@ -201,9 +211,15 @@ def largest_side(task: ArcTask) -> int:
 # --- which tasks are the same -----------------------------------------------------------------------------------------
 
 
+TRIVIAL_CELLS = 9
+"""Examples of so few cells in all can be alike by chance."""
+
+
 def pair_keys(task: ArcTask) -> set[bytes]:
-    """One key for each known example of a task, equal for examples that a turn or a change of colours makes one another."""
-    return {pair_key(pair) for pair in (*task.demos, *task.tests) if pair.output is not None}
+    """One key for each known example of a task, equal for examples that a turn or a change of colours makes one another;
+    small examples apart."""
+    known = [pair for pair in (*task.demos, *task.tests) if pair.output is not None]
+    return {pair_key(pair) for pair in known if pair.input.size + pair.output.size > TRIVIAL_CELLS}
 
 
 def pair_key(pair: Pair) -> bytes:
@@ -217,23 +233,13 @@ def pair_key(pair: Pair) -> bytes:
     return min(forms)
 
 
-TRIVIAL_CELLS = 9
-"""Examples of so few cells in all can be alike by chance."""
-
-
 def overlap(trained: list[ArcTask], tested: list[ArcTask]) -> list[tuple[str, str]]:
-    """All pairs of (trained, tested) task names that share an example, turned or recoloured perhaps; small examples apart."""
+    """All pairs of (trained, tested) task names that share an example, turned or recoloured perhaps (see `pair_keys`)."""
     homes: dict[bytes, list[str]] = {}
     for task in trained:
         for key in pair_keys(task):
             homes.setdefault(key, []).append(task.name)
-    shared = {
-        (home, task.name)
-        for task in tested
-        for key in pair_keys(task)
-        if len(key) - 4 > TRIVIAL_CELLS
-        for home in homes.get(key, ())
-    }
+    shared = {(home, task.name) for task in tested for key in pair_keys(task) for home in homes.get(key, ())}
     return sorted(shared, key=lambda pair: pair[::-1])
 
 

@@ -27,6 +27,8 @@ MOST_COLUMNS = 64
 WALL_SHARE = (0.30, 0.50)
 """A generated maze draws its share of walls from this range (Lehnert et al. 2024, appendix C)."""
 TRIES_AT_ONCE = 8192
+BARREN = 10_000_000
+"""Tries of the generator that find no maze, after which at the latest it gives up; 30x30 and 110 cells: one of 54,000."""
 FAR = 10**6
 """More steps than any way takes."""
 SHORTER, EDITED = 0.5, 0.5
@@ -74,6 +76,9 @@ class Maze:
     @staticmethod
     def cells_of(text: str) -> int | None:
         """Cells of the first square maze in a text, drawn or one a line; None where it is empty."""
+        lines = text.splitlines()
+        if lines and len(lines) == max(map(len, lines)):  # as many rows as columns, however empty
+            return len(lines) ** 2
         lines = text.strip("\r\n").splitlines()
         if not lines:
             return None
@@ -92,13 +97,16 @@ class Maze:
 
         Free cells at the end of a row may be missing. Raises ValueError naming the first thing that is wrong.
         """
-        text = text.strip("\r\n").translate(OTHER_WORDS)
+        text = text.translate(OTHER_WORDS)
         lines = text.splitlines()
+        if len(lines) != self.rows:  # else the first or the last, where it is empty, is a row without walls
+            text = text.strip("\r\n")
+            lines = text.splitlines()
         if len(lines) == 1:
             if len(text) != self.seq_len:
                 raise ValueError(
                     f"{self.seq_len} cells expected for {self.rows}x{self.columns}, got {len(text)}"
-                    + (" (spaces are cells: do not strip the line)" if text != text.strip() or len(text) else "")
+                    + (" (spaces are cells: do not strip the line)" if len(text) < self.seq_len else "")
                 )
             lines = [text[k : k + self.columns] for k in range(0, len(text), self.columns)]
         if len(lines) != self.rows:
@@ -230,7 +238,7 @@ class Maze:
         `walls`, S and G anywhere free, kept if the path has `min_path` cells (30×30 and 110: one of 54,000 tries).
 
         Instead of drawing G, a maze with k of its free cells far enough from S is kept with chance k / (free - 1), and G
-        is one of the k: the same distribution. Raises ValueError if a million tries find none.
+        is one of the k: the same distribution. Raises ValueError if some million tries find none, which are minutes.
         """
         if self.columns > MOST_COLUMNS:
             raise ValueError(f"mazes of {self.columns} columns cannot be generated: at most {MOST_COLUMNS}")
@@ -240,7 +248,7 @@ class Maze:
             )
         barren = 0
         at_once = 64 if min_path <= max(self.rows, self.columns) // 2 else TRIES_AT_ONCE
-        while barren < 1_000_000 * max(1, min_path**2 // 400):
+        while barren < min(BARREN, 1_000_000 * max(1, min_path**2 // 400)):
             barren += at_once
             for grid in self._tries(rng, at_once, min_path, walls):
                 barren = 0
