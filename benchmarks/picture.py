@@ -57,7 +57,8 @@ def sudoku(seed: int, out: Path) -> None:
 
 
 def mazes(data: str, out: Path) -> None:
-    once, again = Reasoner.load("maze-30x30"), Reasoner.load("maze-30x30", passes=MAZE_PASSES, check=True)
+    large = {"seq_len": Maze().seq_len}
+    once, again = Reasoner.load("maze", **large), Reasoner.load("maze", passes=MAZE_PASSES, check=True, **large)
     shown: dict[bool, tuple] = {}
     for number, row in enumerate(read_csv(data), 1):
         solution = once.solve(row.question)
