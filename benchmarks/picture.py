@@ -23,6 +23,7 @@ from hrm.demo import random_row
 from hrm.display import mind, verdict
 from hrm.pictures import save_maze
 from hrm.reasoner import Reasoner
+from hrm.tasks.maze import Maze
 
 
 def main() -> None:

@@ -209,18 +209,18 @@ def test_a_file_of_many_mazes_and_a_stream_are_read_a_line_each():
     assert ran.returncode in (0, 1) and ran.stdout.count('"answer"') == 2, ran.stderr
 
 
-def test_a_maze_is_asked_of_the_weights_for_its_size_until_an_answer_obeys_the_rules(tmp_path, monkeypatch):
+def test_a_maze_of_any_size_is_asked_until_an_answer_obeys_the_rules(tmp_path, monkeypatch):
     asked, path = [], tmp_path / "maze.txt"
 
     def load(where, device, **options):
-        asked.append((where, options["passes"], options["check"]))
+        asked.append((where, options["seq_len"], options["passes"], options["check"]))
         raise ValueError("enough")
 
     monkeypatch.setattr("hrm.reasoner.Reasoner.load", load)
-    for side, more in ((15, ()), (16, ()), (16, ("--passes", "1")), (15, ("--weights", "mine"))):
+    for side, more in ((15, ()), (30, ("--passes", "1")), (16, ("--weights", "mine"))):
         path.write_text("S" + " " * (side - 2) + "G\n" + "\n".join(["#" * side] * (side - 1)))
         CliRunner().invoke(app, ["solve", "maze", str(path), *more])
-    assert asked == [("maze", 32, True), ("maze-30x30", 32, True), ("maze-30x30", 1, False), ("mine", 32, True)]
+    assert asked == [("maze", 225, 32, True), ("maze", 900, 1, False), ("mine", 256, 32, True)]
 
 
 def test_the_shipped_weights_solve_a_maze_from_the_shell(tmp_path):

@@ -29,8 +29,6 @@ app.add_typer(data_app, name="data")
 
 MAZE_PASSES = 32
 """Looks that `hrm solve maze` takes at most until an answer obeys the rules."""
-SMALL_MAZE = 15 * 15
-"""Cells up to which it takes the weights that were trained on such, beyond those for large mazes."""
 
 WeightsName = Annotated[
     str, typer.Argument(help="shipped weights, run (its best checkpoint), weights folder or a reference's file")
@@ -187,10 +185,8 @@ def solve(
     if puzzle == "-" or output != "text":
         refuse(context, "watch png", "draws one puzzle; not with --format json or csv, nor standard input")
     to_solve = asked(puzzle, known_task(task))
-    if task == "maze":  # an answer that fails the rules is no use to anyone: look again until one obeys them
-        weights = weights or ("maze" if (to_solve.cells or 0) <= SMALL_MAZE else "maze-30x30")
-        if passes is None and select == "confidence" and not pins:
-            passes, check = MAZE_PASSES, True
+    if task == "maze" and passes is None and select == "confidence" and not pins:
+        passes, check = MAZE_PASSES, True  # an answer that fails the rules is no use: look again until one obeys them
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size, "patience": patience}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
     reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, seq_len=to_solve.cells, **options)
