@@ -517,7 +517,8 @@ def evaluate_votes(
 ) -> None:
     """ARC: two attempts a test input, by vote over the augmentations of a data-set folder.
 
-    `measured`: what votes, and on what; the report begins with it."""
+    `measured`: what votes, and on what; the report begins with it.
+    """
     from .checkpoint import write_synced
     from .data import load_split
     from .voting import evaluate_arc
