@@ -35,6 +35,13 @@ NAMES = {
     "maze_hard_like_test_1k.csv.gz": "unseen hard 30x30 mazes",
 }
 """What the summary calls a data set."""
+MANY = {"passes": DEDUCTION_PASSES}
+WAYS = {
+    "one pass": {"passes": 1},
+    f"up to {DEDUCTION_PASSES} passes": MANY,
+    f"up to {DEDUCTION_PASSES} passes, checked by the rules": MANY | {"check": True},
+}
+"""How weights are measured: options by name."""
 KEPT = "rows distinct_solutions cell_accuracy verified mean_segments mean_passes".split()
 
 
@@ -160,9 +167,9 @@ def measured_sets(task: str, data: str, also: list[Path], rows: int) -> list[tup
 
 
 def measure(weights: Path, sets: list[tuple[str, Split, int | None]], checked: bool) -> list[dict]:
-    """Every data set in every way of answering that the model has, the default one first."""
+    """Every data set in every way of answering."""
     results = []
-    for way, options in ways(Reasoner.load(weights, "cpu")).items():
+    for way, options in WAYS.items():
         if options.get("check") and not checked:
             continue
         for name, split, rows in sets:
@@ -185,14 +192,6 @@ def measure(weights: Path, sets: list[tuple[str, Split, int | None]], checked: b
             )
             print(json.dumps(results[-1]), flush=True)
     return sorted(results, key=lambda r: r["data"] != sets[0][0])
-
-
-def ways(reasoner: Reasoner) -> dict[str, dict]:
-    """How a model is measured: its options by name."""
-    many = {"passes": DEDUCTION_PASSES}
-    told = f"up to {DEDUCTION_PASSES} passes"
-    checked = {f"{told}, checked by the rules": many | {"check": True}}
-    return {"one pass": {"passes": 1}, told: many} | checked
 
 
 def training_seconds(metrics: Path) -> float:
