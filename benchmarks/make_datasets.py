@@ -71,7 +71,7 @@ def six_by_six() -> dict[str, list[Row]]:
 
 
 def maze_15x15() -> dict[str, list[Row]]:
-    rows = distinct_puzzles(Maze(15, 15), np.random.Generator(np.random.Philox(7)), 2200, {"min_path": 32})
+    rows = distinct_puzzles(Maze(15, 15), np.random.Generator(np.random.Philox(7)), 2200, min_path=32)
     return {"maze_15x15_train": rows[:1000], "maze_15x15_val": rows[1000:1200], "maze_15x15_test": rows[1200:]}
 
 

@@ -99,9 +99,11 @@ def rate(asked: argparse.Namespace, variant: dict) -> float:
         trainer = Trainer(recipe, Path(folder), Ranks(), lambda step, metrics: None)
         for _ in range(asked.warm):
             trainer.train_step()
+        trainer.read_metrics()  # waits for the device
         started = time.perf_counter()
         for _ in range(asked.steps):
             trainer.train_step()
+        trainer.read_metrics()
         return asked.steps * recipe.global_batch_size / (time.perf_counter() - started)
 
 

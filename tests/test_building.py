@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import csv_of
 
+from hrm import building
 from hrm.building import build
 from hrm.data import FIELDS, load_split, read_csv
 from hrm.tasks.sudoku import Sudoku
@@ -142,6 +143,25 @@ def test_min_rating_and_subsample_are_checked(tmp_path):
         with pytest.raises(ValueError, match=words):
             build(source=str(source), out=tmp_path / "e", **options)
         assert not (tmp_path / "e").exists()
+
+
+def test_generated_puzzles_of_every_split_have_the_rating_asked_for(tmp_path, monkeypatch):
+    options = dict(source="generate", size=6, subsample=4, val=2)
+    build(out=tmp_path / "d", min_rating=1, **options)
+    task = Sudoku.for_cells(36)
+    for split in ("train", "val", "test"):
+        assert all(task.rate(puzzle) >= 1 for puzzle in task.decode(load_split(str(tmp_path / "d"), split).inputs))
+    monkeypatch.setattr(building, "TOO_EASY", 20)
+    with pytest.raises(ValueError, match="--min-rating 99: 20 puzzles in a row"):
+        build(out=tmp_path / "e", min_rating=99, **options)
+
+
+def test_of_what_is_left_over_only_as_much_is_looked_at_as_is_wanted(tmp_path, monkeypatch):
+    source, test = csv_of(tmp_path / "s.csv", 60), csv_of(tmp_path / "t.csv", 10, "test")
+    asked, key = [], Sudoku.same_orbit_key
+    monkeypatch.setattr(Sudoku, "same_orbit_key", lambda self, grid: asked.append(1) or key(self, grid))
+    build(source=str(source), test_source=str(test), out=tmp_path / "d", subsample=20, val=5)
+    assert len(asked) == 20 + 10 + 5
 
 
 def test_existing_folders_are_not_lost(tmp_path):

@@ -98,6 +98,9 @@ def test_csv_grids_and_json_lines_are_read(tmp_path):
     ran = hrm("solve", "sudoku", tmp_path / "d.txt", "--format", "json")
     assert ran.returncode == 2 and "d.txt line 1: 81 cells expected" in ran.stderr
     assert [json.loads(line)["puzzle"] for line in ran.stdout.splitlines()[1:]] == [q for q, _ in rows]
+    (tmp_path / "f.txt").write_text("".join(q[:-1] + "\n" for q, _ in rows))  # all are
+    ran = hrm("solve", "sudoku", tmp_path / "f.txt", "--format", "json")
+    assert ran.stderr.count("81 cells expected") == 2 and "f.txt line 2: " in ran.stderr, ran.stderr
 
 
 def test_a_byte_order_mark_and_a_quoted_header_are_read_over(tmp_path):

@@ -42,6 +42,12 @@ def test_papers_settings_are_in_the_recipe():
         ("justtext", "write key=value"),
         ("=3", "write key=value"),
         ("lr=${nope}", "nope"),
+        ("ema=1.0", "ema=1.0: .*less than 1"),
+        ("seed=9223372036854775808", "seed=9223372036854775808: .*less than"),
+        ("arch.halt_max_steps=2147483648", "arch.halt_max_steps=2147483648: .*less than"),
+        ("lr_schedule=linear_decay", "would not decay: set lr_min_ratio"),
+        ("muon_lr=0.1", "muon_lr would change nothing here: it is only for optimizer=muon"),
+        ("arch.patience=3", "only for a carry with candidates"),
     ],
 )
 def test_mistakes_get_one_line_with_the_nearest_right_name(override, words):

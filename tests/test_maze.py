@@ -143,6 +143,19 @@ def test_text_comes_back_and_free_cells_at_the_end_of_a_row_may_be_missing():
     assert (TASK.decode(TASK.encode(grid)) == grid).all() and TASK.vocab_size == len(CELLS) + 1
 
 
+def test_an_answer_of_padding_is_never_right():
+    maze = Maze(3, 3)
+    puzzle, answer = (maze.parse(text)[None] for text in ("S##\n  #\n# G", "S##\noo#\n#oG"))
+    tokens = maze.encode(answer)
+    assert maze.verify_batch(puzzle, maze.decode(tokens)).all()
+    tokens[0, 1] = 0  # a wall
+    unsaid = maze.decode(tokens)
+    assert not maze.verify_batch(puzzle, unsaid).any() and "r1c2 was given as a wall" in maze.fault(
+        puzzle[0], unsaid[0]
+    )
+    assert maze.format(unsaid[0]) == "S?#oo##oG"
+
+
 def test_errands_and_edits_have_the_labels_of_their_own_mazes():
     maze, puzzles, answers = drawn(200, min_path=14)
     tokens = [torch.from_numpy(maze.encode(grids)).int() for grids in (puzzles, answers)]

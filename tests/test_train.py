@@ -65,7 +65,12 @@ KINDS = {
         "augment": "false",
     },
     "both": {"arch.carry": "both", "arch.forward_dtype": "bfloat16"},
-    "adamw": {"optimizer": "adamw", "arch.forward_dtype": "bfloat16", "lr_schedule": "linear_decay"},
+    "adamw": {
+        "optimizer": "adamw",
+        "arch.forward_dtype": "bfloat16",
+        "lr_schedule": "linear_decay",
+        "lr_min_ratio": 0.1,
+    },
 }
 
 
@@ -251,6 +256,27 @@ def test_resuming_an_earlier_checkpoint_leaves_no_pointer_to_the_branch_given_up
     assert (folder / "last").read_text() == "step_5" and not (folder / "best").exists()
     train(recipe(**settings), runs=tmp_path, resume="auto")
     assert (folder / "best").read_text() == (folder / "last").read_text() == "step_12"
+
+
+def test_going_back_deletes_no_checkpoint_that_is_newer_than_the_branch(tmp_path):
+    settings = dict(steps=12, checkpoint_every=4, eval_every="null")
+    folder = train(recipe(**settings), runs=tmp_path).folder
+    train(recipe(**settings), runs=tmp_path, resume=str(folder / "step_8"), max_steps=1)
+    assert {p.name for p in folder.glob("step_*")} == {"step_8", "step_9", "step_12"}
+    train(recipe(**settings), runs=tmp_path, resume="auto")
+    assert {p.name for p in folder.glob("step_*")} == {"step_9", "step_12"}
+
+
+def test_a_run_goes_on_where_its_data_were_moved_but_not_on_others(tmp_path):
+    for name, seed in (("d", 0), ("other", 1)):
+        build(source="sudoku-6x6-1k", out=tmp_path / name, subsample=20, val=5, seed=seed)
+    asked = dict(steps=4, eval_every="null")
+    train(recipe(data_path=tmp_path / "d", **asked), runs=tmp_path, max_steps=2)
+    (tmp_path / "d").rename(tmp_path / "moved")
+    with pytest.raises(ValueError, match="other data"):
+        train(recipe(data_path=tmp_path / "other", **asked), runs=tmp_path, resume="auto")
+    result = train(recipe(data_path=tmp_path / "moved", **asked), runs=tmp_path, resume="auto")
+    assert result.step == 4 and str(tmp_path / "moved") in (result.folder / "config.yaml").read_text()
 
 
 @pytest.mark.parametrize("moved", [False, True])

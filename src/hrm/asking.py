@@ -7,6 +7,7 @@ blank lines. Puzzles come with the number of the line that they stand on, in gro
 import codecs
 import csv
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -89,7 +90,8 @@ def puzzles_in(text: str, task: Task, name: str) -> Numbered:
     header, puzzle_of = form_of(filled[0][1]) if filled else (0, puzzle_of_record)
     if not filled[header:]:
         raise ValueError(f"{name}: no puzzles in it")
-    if header or filled[0][1].startswith("{") or any(len(line) >= task.seq_len for _, line in filled):
+    longest = max(len(line) for _, line in filled)
+    if header or filled[0][1].startswith("{") or longest > widest_drawn(task):
         return [(number, puzzle_of(line)) for number, line in filled[header:]]
     if len(lines) ** 2 == task.seq_len and len(lines) == max(len(line) for _, line in lines):
         return [(1, "".join(f"{line}\n" for _, line in lines))]  # one drawn, whose empty lines are rows
@@ -104,6 +106,11 @@ def puzzles_in(text: str, task: Task, name: str) -> Numbered:
         else:
             grids[-1] = (grids[-1][0], grids[-1][1] + "\n" + line)
     return grids
+
+
+def widest_drawn(task: Task) -> int:
+    """Characters that a row of a drawn grid has at most, frames and all; a longer line is a puzzle, if a faulty one."""
+    return min(task.seq_len - 1, 6 * math.isqrt(task.seq_len) + 1)
 
 
 def form_of(first: str) -> tuple[int, Callable[[str], str]]:

@@ -4,8 +4,10 @@ Everything a build writes is a function of its source and seed, byte for byte. A
 """
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
@@ -32,6 +34,8 @@ from .tasks.sudoku import Sudoku
 HUB_SETS = {"sudoku": "sapientinc/sudoku-extreme", "maze": "sapientinc/maze-30x30-hard-1k"}
 HUB_FILES = ("train.csv", "test.csv")
 DEFAULT_SIDE = {"sudoku": 9, "maze": 30}
+TOO_EASY = 2000
+"""Generated puzzles in a row below a wanted rating, after which it is taken to be out of reach."""
 
 
 def build(
@@ -82,7 +86,7 @@ def build(
     for option, asked in (("beyond", beyond), ("harden", harden)):
         if asked and task.name != "sudoku":
             raise ValueError(f"--{option} {asked}: only for Sudoku")
-    like = {} if min_path is None else {"min_path": min_path}
+    like = {"min_rating": min_rating} | ({} if min_path is None else {"min_path": min_path})
     rng = np.random.Generator(np.random.Philox(seed))
     pools = source_pools(source, task, rng, subsample, val, test_source, like, progress)
     if val_source:
@@ -107,13 +111,14 @@ def build(
 
     wanted = val if val is not None else min(256, len(picked) // 10)
     in_train = orbit_keys(task, picked)
-    spare = apart(task, spare, in_train)
+    left = apart(task, spare, in_train)
     if pools.test:  # given whole; validation keeps clear of it
         test = pools.test
-        val_rows = apart(task, pools.val or spare, in_train | orbit_keys(task, test))[:wanted]
+        clear = apart(task, pools.val or spare, in_train | orbit_keys(task, test, progress)) if wanted else ()
+        val_rows = list(islice(clear, wanted))
     else:  # cut from what is left over
-        val_rows = (apart(task, pools.val, in_train) if val_source else spare)[:wanted]
-        test = apart(task, spare if val_source else spare[wanted:], orbit_keys(task, val_rows))
+        val_rows = list(islice(apart(task, pools.val, in_train) if val_source else left, wanted))
+        test = list(apart(task, left, orbit_keys(task, val_rows)))
     if val is not None and len(val_rows) < val:
         raise ValueError(
             f"--val {val}: only {len(val_rows)} rows are left over whose solution grids are not in train or test"
@@ -156,14 +161,14 @@ def source_pools(
     subsample: int | None,
     val: int | None,
     test_source: str | None,
-    made: dict[str, int],
+    made: dict[str, int | None],
     progress: Progress,
 ) -> Pools:
     given_test = read_csv(test_source) if test_source else []
     if source == "generate":
         count = subsample or 1000
         spare = val if val is not None else min(256, count // 10)
-        rows = distinct_puzzles(task, rng, count + spare + (0 if given_test else count), made, progress)
+        rows = distinct_puzzles(task, rng, count + spare + (0 if given_test else count), progress, **made)
         return Pools(task, rows[:count], rows[count : count + spare], given_test or rows[count + spare :])
     if source == "hf":
         train, test = (given_test if k and given_test else read_csv(from_hub(task, f)) for k, f in enumerate(HUB_FILES))
@@ -185,19 +190,35 @@ def source_pools(
 
 
 def distinct_puzzles(
-    task: Task, rng: np.random.Generator, count: int, made: dict[str, int], progress: Progress = untold
+    task: Task,
+    rng: np.random.Generator,
+    count: int,
+    progress: Progress = untold,
+    *,
+    min_rating: int | None = None,
+    **made: int,
 ) -> list[Row]:
-    """Puzzles generated as `made` says, no two with one solution up to symmetry where the size has enough of them."""
+    """Puzzles generated as `made` says, no two with one solution up to symmetry where the size has enough of them.
+
+    Raises ValueError where TOO_EASY of them in a row are rated below `min_rating`.
+    """
     seen: set[int] = set()
     rows: list[Row] = []
     puzzles = task.generate_many(rng, **made)
+    easy = 0
     while len(rows) < count:
         puzzle, solution = next(puzzles)
-        key = task.same_orbit_key(solution)
+        key, rating = task.same_orbit_key(solution), task.rate(puzzle)
+        if min_rating is not None and rating < min_rating:
+            easy += 1
+            if easy == TOO_EASY:
+                raise ValueError(f"--min-rating {min_rating}: {TOO_EASY:,} puzzles in a row were made that are easier")
+            continue
+        easy = 0
         if key in seen and not task.scarce:
             continue
         seen.add(key)
-        rows.append(Row("hrm-generated", task.format(puzzle), task.format(solution), task.rate(puzzle)))
+        rows.append(Row("hrm-generated", task.format(puzzle), task.format(solution), rating))
         progress("puzzles made", len(rows), count)
     return rows
 
@@ -217,15 +238,18 @@ def from_hub(task: Task, file: str) -> str:
         ) from None
 
 
-def orbit_keys(task: Task, rows: list[Row]) -> set[int]:
-    return {task.same_orbit_key(row.grid(task, "answer")) for row in rows}
+def orbit_keys(task: Task, rows: list[Row], progress: Progress = untold) -> set[int]:
+    keys = set()
+    for number, row in enumerate(rows, 1):
+        keys.add(task.same_orbit_key(row.grid(task, "answer")))
+        progress("test solutions to keep clear of", number, len(rows))
+    return keys
 
 
-def apart(task: Task, rows: list[Row], taken: set[int]) -> list[Row]:
-    """Rows whose solution grid is not among `taken`, up to symmetry; small sizes have too few grids and pass."""
-    if task.scarce:
-        return rows
-    return [row for row in rows if task.same_orbit_key(row.grid(task, "answer")) not in taken]
+def apart(task: Task, rows: Iterable[Row], taken: set[int]) -> Iterator[Row]:
+    """Rows whose solution grid is not among `taken`, up to symmetry; small sizes have too few grids and pass. One by one,
+    as they are asked for: millions may be left over of which a few hundred are wanted."""
+    return (row for row in rows if task.scarce or task.same_orbit_key(row.grid(task, "answer")) not in taken)
 
 
 def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_aug: int, seed: int) -> Split:

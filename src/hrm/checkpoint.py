@@ -343,12 +343,16 @@ def point(run: Path, pointer: str, checkpoint: Path) -> None:
 
 
 def prune(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, the last and the best one, and what a kill left unfinished."""
+    """Delete all but the newest `keep` checkpoints, the last and the best one, and what a kill left unfinished.
+
+    Later ones than the last stand from before the run went back to an earlier; they stay until it writes them anew.
+    """
     for leftover in run.glob("*.partial"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     named = {(run / pointer).read_text().strip() for pointer in ("best", "last") if (run / pointer).is_file()}
     steps = sorted((int(p.name[5:]), p) for p in run.glob("step_*") if p.name[5:].isdigit())
-    for _, checkpoint in steps[:-keep]:
+    last = int(pointed(run, "last").name[5:])
+    for _, checkpoint in [(step, p) for step, p in steps if step <= last][:-keep]:
         if checkpoint.name not in named:
             discard(checkpoint)
 

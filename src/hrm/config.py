@@ -7,6 +7,7 @@ command lines carry over. An unknown key or a wrong value is refused with the ne
 import difflib
 import json
 import math
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
+Segments = Annotated[int, Field(ge=1, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -78,8 +80,8 @@ class Arch(Closed):
     """Which trailing updates carry gradient: the last of each level (HRM), those of the last H cycle (TRM), all of the
     segment, or those of the last N H cycles."""
     halting: Literal["q_learning", "halt_only", "fixed"] = "q_learning"
-    halt_max_steps: Positive = 16
-    halt_max_steps_eval: Positive | None = None
+    halt_max_steps: Segments = 16
+    halt_max_steps_eval: Segments | None = None
     """Segments that inference may run; None takes halt_max_steps."""
     halt_exploration_prob: Share = 0.1
 
@@ -255,13 +257,13 @@ class Recipe(Closed):
     puzzle_emb_lr: float = Field(1e-4, ge=0)
     puzzle_emb_weight_decay: float = Field(0.1, ge=0)
     grad_clip: float | None = Field(None, gt=0)
-    ema: Share | None = None
+    ema: float | None = Field(None, ge=0, lt=1)
     """Decay of the running mean of the weights; evaluation then uses the mean. None: no mean is kept."""
 
     ema_warmup: bool = False
     """Start the mean fast: its decay is at most n / (n + 10) at step n."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     compile: bool | Literal["auto"] = "auto"
     """torch.compile of the reasoning modules; auto: on for CUDA, off elsewhere."""
     device: str = "auto"
@@ -299,6 +301,8 @@ class Recipe(Closed):
             raise ValueError(
                 f"carry={self.arch.carry} needs a puzzle with rows, columns and boxes; task={self.task} has none"
             )
+        if self.lr_schedule == "linear_decay" and self.lr_min_ratio == 1:
+            raise ValueError("lr_schedule=linear_decay would not decay: set lr_min_ratio below 1, the share it ends at")
         if self.start_hints + self.start_wrong > 1:
             raise ValueError(
                 f"start_hints={self.start_hints} and start_wrong={self.start_wrong} are shares of one whole"
@@ -349,7 +353,29 @@ def load_recipe(name_or_path: str, overrides: list[str] = ()) -> Recipe:
         values = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, YAMLError) as error:
         raise ValueError(f"recipe {name_or_path}: {first_line(error)}") from None
-    return validated(Recipe, values, f"recipe {name_or_path}")
+    recipe = validated(Recipe, values, f"recipe {name_or_path}")
+    for key in (override.partition("=")[0] for override in overrides):
+        needed, there = ONLY_WITH.get(key, ("", lambda recipe: True))
+        if not there(recipe):
+            raise ValueError(f"{key} would change nothing here: it is only for {needed}")
+    return recipe
+
+
+ONLY_WITH: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
+    **dict.fromkeys(("muon_lr", "muon_momentum"), ("optimizer=muon", lambda recipe: recipe.optimizer == "muon")),
+    "lr_decay_share": ("lr_schedule=linear_decay", lambda recipe: recipe.lr_schedule == "linear_decay"),
+    "ema_warmup": ("a running mean, ema=0.999 say", lambda recipe: recipe.ema is not None),
+    **dict.fromkeys(("reclue_hints", "reclue_drop"), ("reclue above 0", lambda recipe: recipe.reclue > 0)),
+    **dict.fromkeys(
+        ("puzzle_emb_lr", "puzzle_emb_weight_decay"),
+        ("arch.puzzle_emb_ndim above 0", lambda recipe: recipe.arch.puzzle_emb_ndim > 0),
+    ),
+    **dict.fromkeys(
+        ("start_hints", "start_wrong", "arch.patience", "arch.rule_out_below", "arch.rule_out_below_eval"),
+        ("a carry with candidates", lambda recipe: recipe.arch.deduces),
+    ),
+}
+"""Keys that only matter where others are set so; given by hand elsewhere they are refused. (A recipe may hold them idle.)"""
 
 
 def _plain_text(override: str) -> str:

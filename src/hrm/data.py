@@ -142,7 +142,7 @@ def read_csv(path: str | Path) -> list[Row]:
             if record["question"] is None or record["answer"] is None:
                 raise ValueError(f"{where}: fewer columns than the header")
             rating = record.get("rating") or "0"
-            if not re.fullmatch("-?[0-9]+", rating):
+            if not re.fullmatch("-?[0-9]{1,18}", rating):
                 raise ValueError(f"{where}: rating '{rating}' is not a whole number")
             rows.append(Row(record.get("source") or "", record["question"], record["answer"], int(rating), where))
     except csv.Error as error:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from .display import ARC_COLOURS
-from .tasks.maze import FREE, GOAL, PATH, START, WALL, Maze
+from .tasks.maze import FREE, GOAL, NONE, PATH, START, WALL, Maze
 
 SIDE = 16
 """Pixels of a cell."""
-COLOURS = {WALL: "#30343b", FREE: "#f7f7f4", START: "#1f9d55", GOAL: "#c0392b", PATH: "#7cc4f0"}
+COLOURS = {WALL: "#30343b", FREE: "#f7f7f4", START: "#1f9d55", GOAL: "#c0392b", PATH: "#7cc4f0", NONE: "#ffffff"}
 
 
 def save_maze(path: Path, task: Maze, given: np.ndarray, answer: np.ndarray) -> None:

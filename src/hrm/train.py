@@ -33,10 +33,11 @@ from .tasks import task_for
 
 EXPLORATION, DEPTH, ROLLBACK = 11, 12, 13  # streams of random numbers apart from the sampler's
 MAY_CHANGE = """
-steps epochs log_every checkpoint_every keep_checkpoints eval_every eval_rows tensorboard wandb device compile
+data_path steps epochs log_every checkpoint_every keep_checkpoints eval_every eval_rows tensorboard wandb device compile
 non_finite test_at_end about project_name run_name
 """.split()
-"""Keys of a recipe that a resumed run may set anew; the others decide what is learned."""
+"""Keys of a recipe that a resumed run may set anew; the others decide what is learned. (Where the data are, a folder may
+move: that they are the same, their hash tells.)"""
 LARGEST_ROLLBACKS = 3
 
 
@@ -249,13 +250,13 @@ class Trainer:
             return {}
         names = sorted(self._sums)
         values = torch.stack([*(self._sums[name] for name in names), self._bad_step.float()])
-        seconds = time.perf_counter() - self._window_start
         if self.ranks.world > 1:
             bad = values[-1:].clone()
             dist.all_reduce(values)
             dist.all_reduce(bad, dist.ReduceOp.MAX)
             values[-1:] = bad
-        *values, bad_step = values.tolist()
+        *values, bad_step = values.tolist()  # the device has done all steps by then
+        seconds = time.perf_counter() - self._window_start
         window, found = self._window, dict(zip(names, values, strict=True))
         self._clear_window()
         if bad_step:

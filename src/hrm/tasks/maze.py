@@ -17,7 +17,8 @@ import numpy as np
 from .symmetry import Symmetry
 
 CELLS = "# SGo"
-WALL, FREE, START, GOAL, PATH = range(5)
+WALL, FREE, START, GOAL, PATH, NONE = range(6)
+"""NONE is what a model answers where it answers padding: no cell, never right, written as `?`."""
 OTHER_WORDS = str.maketrans({".": " ", "█": "#", "·": " ", "s": "S", "g": "G"})
 """What else a cell may be written as."""
 DIRECTIONS = ((1, 0), (0, -1), (0, 1), (-1, 0))
@@ -123,7 +124,7 @@ class Maze:
 
     def format(self, grid: np.ndarray, style: str = "line") -> str:
         """A maze as one line of cells, or a line a row (style="grid")."""
-        cells = [CELLS[cell] for cell in grid.tolist()]
+        cells = [(CELLS + "?")[cell] for cell in grid.tolist()]
         if style == "line":
             return "".join(cells)
         if style != "grid":
@@ -135,8 +136,8 @@ class Maze:
         return (grid + 1).astype(np.uint8)
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
-        """Grids (…, S) of tokens (…, S); padding becomes wall."""
-        return np.maximum(tokens.astype(np.int64) - 1, 0).astype(np.uint8)
+        """Grids (…, S) of tokens (…, S); padding becomes NONE."""
+        return np.where(tokens == 0, NONE, tokens.astype(np.int64) - 1).astype(np.uint8)
 
     # --- rules
 
