@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from hrm.asking import asked_on_stdin, lines_as_they_come
 from hrm.checkpoint import Weights, load_weights, shipped_weights
-from hrm.cli import app, built_in_set
+from hrm.cli import app, usual_data
 from hrm.data import load_split
 from hrm.model import HRM
 from hrm.tasks.maze import Maze
@@ -158,6 +158,22 @@ def test_a_stream_of_json_lines_or_csv_is_read_and_its_lines_are_counted(lines):
     assert ran.stderr.startswith("hrm: standard input line 3: ") and ran.returncode == 2
 
 
+def test_drawn_grids_come_by_standard_input_too():
+    small, larger = "S #\n  #\n# G", "S   \n## #\n#  #\n## G"  # sizes may differ
+    ran = hrm("solve", "maze", "-", stdin=f"{small}\n\n{larger}\n\n{small}\n")
+    lengths = [len(line.removesuffix("  verified")) for line in ran.stdout.splitlines()]
+    assert ran.returncode == 0 and lengths == [9, 16, 9], ran.stdout + ran.stderr
+    ran = hrm("solve", "sudoku", "-", "--format", "csv", stdin=TASK.format(TASK.parse(EASY), "grid"))
+    (row,) = csv.DictReader(io.StringIO(ran.stdout))
+    assert (row["line"], row["puzzle"], row["verified"], row["fault"]) == ("1", EASY, "true", ""), ran.stderr
+
+
+def test_one_drawn_puzzle_in_a_file_is_drawn(tmp_path):
+    (tmp_path / "m.txt").write_text("S #\n  #\n# G\n")
+    ran = hrm("solve", "maze", tmp_path / "m.txt")
+    assert ran.returncode == 0 and "solved and checked by the rules" in ran.stdout and "▒▒" in ran.stdout, ran.stderr
+
+
 def test_a_stream_no_csv_reader_takes_is_refused_in_one_line():
     ran = hrm("solve", "sudoku", "-", stdin=f"{EASY}\r{EASY}\r")
     assert (ran.returncode, ran.stderr) == (2, "hrm: standard input line 1: 81 cells expected for 9x9, got 162\n")
@@ -207,7 +223,7 @@ def test_lines_are_numbered_however_they_arrive():
         (("solve", "sudoku", "tests/"), "tests/: cannot be read"),
         (("solve", "maze", "S G", "--max-segments", "99999999999999999999"), "at most 2147483647"),
         (("solve", "maze", "..G...###"), "this has no answer: 0 start cells 'S'"),
-        (("eval", "sudoku", "--json", os.devnull), "a folder or a device"),
+        (("eval", "sudoku", "--json", os.devnull), "a folder, a device"),
         (("eval", "sudoku", "--json", "x", "--answers", "./x"), "named for two things"),
         (
             ("bench", "sudoku", "--compare", "src/hrm/weights/sudoku/index.json"),
@@ -229,7 +245,7 @@ def test_lines_are_numbered_however_they_arrive():
         (("train", "sudoku-cpu", "beta1=1"), "beta1"),
         (("solve", "sudoku", EASY, "--dtype", "int4"), "choose one of auto, saved, bfloat16, float32"),
         (("train", "sudoku-cpu", "device=tpu"), "not on this machine"),
-        (("eval", "sudoku", "--data", "nowhere"), "neither a data-set folder nor a built-in set"),
+        (("eval", "sudoku", "--data", "nowhere"), "neither a data-set folder"),
         (("eval", "sudoku", "--data", "sudoku-6x6-1k"), "36 cells"),
         (("train", "sudoku-cpu", "lrr=1"), "did you mean 'lr'"),
         (("data", "build", "sudoku", "--source", "none.csv", "--out", "x"), "no such file"),
@@ -314,7 +330,9 @@ def test_weights_and_data_that_do_not_fit_are_both_named(command, weights, data,
     assert line.startswith(f"{data} has puzzles of {cells}, ") and f"{weights} solves {weights} of " in line
 
 
-def test_the_built_in_set_is_of_the_weights_own_size_and_they_are_loaded_once(monkeypatch):
+def test_weights_are_measured_on_what_they_were_trained_with_or_a_set_of_their_size_and_loaded_once(
+    monkeypatch, tmp_path, capsys
+):
     loaded = []
     monkeypatch.setattr(
         "hrm.checkpoint.load_weights", lambda *a, **k: loaded.append(load_weights(*a, **k)) or loaded[-1]
@@ -322,8 +340,14 @@ def test_the_built_in_set_is_of_the_weights_own_size_and_they_are_loaded_once(mo
     ran = CliRunner().invoke(app, ["eval", "sudoku", "--limit", "1", "--max-segments", "1"])
     assert ran.exit_code == 0 and "of sudoku-hard-1k" in ran.output and len(loaded) == 1
     shape = {"vocab_size": 8, "seq_len": 36, "num_puzzle_identifiers": 1}
-    assert built_in_set(Weights(HRM(tiny(**shape)), "sudoku")) == "sudoku-6x6-1k"
-    assert built_in_set(load_weights("maze").resized(900)) == "maze-30x30-hard-1k"
+    six = HRM(tiny(**shape))
+    assert usual_data(Weights(six, "sudoku")) == "sudoku-6x6-1k"
+    assert usual_data(Weights(six, "sudoku", {"data": str(tmp_path)})) == str(tmp_path) and not capsys.readouterr().err
+    assert usual_data(Weights(six, "sudoku", {"data": "gone"})) == "sudoku-6x6-1k"
+    assert (
+        capsys.readouterr().err
+        == "hrm: gone, which these weights were trained with, is not here: sudoku-6x6-1k is taken\n"
+    )
 
 
 def test_eval_writes_the_promised_keys(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hrm.config import dotted_keys, load_recipe, recipe_names
+from hrm.config import dotted_keys, explained, load_recipe, recipe_names
 
 from hrm.config import Recipe  # isort: skip
 
@@ -36,7 +36,7 @@ def test_papers_settings_are_in_the_recipe():
         ("lr=-1", "lr=-1: .*greater than 0"),
         ("arch.levels=both", "'separate', 'shared' or 'single'"),
         ("arch.num_heads=7", "not a multiple of num_heads=7"),
-        ("steps=5", "either epochs or steps"),
+        ("epochs=null", "either epochs or steps"),
         ("random_H_cycles=[5,2]", "smallest, largest"),
         ("arch=3", "arch"),
         ("justtext", "write key=value"),
@@ -54,6 +54,24 @@ def test_mistakes_get_one_line_with_the_nearest_right_name(override, words):
     with pytest.raises(ValueError, match=words) as caught:
         load_recipe("hrm-sudoku-1k", [override])
     assert "\n" not in str(caught.value)
+
+
+def test_a_length_takes_the_place_of_the_recipes():
+    assert (load_recipe("hrm-sudoku-1k", ["steps=5"]).epochs, load_recipe("hrm-sudoku-1k", ["steps=5"]).steps) == (
+        None,
+        5,
+    )
+    assert load_recipe("sudoku-cpu", ["epochs=5"]).steps is None
+    with pytest.raises(ValueError, match="either epochs or steps"):
+        load_recipe("hrm-sudoku-1k", ["steps=5", "epochs=5"])
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_told_in_full_is_that_recipe(name, tmp_path):
+    text = explained(load_recipe(name))
+    (tmp_path / "mine.yaml").write_text(text)
+    assert load_recipe(str(tmp_path / "mine.yaml")) == load_recipe(name)
+    assert "# Decay of the running mean of the weights; evaluation then uses the mean." in text
 
 
 @pytest.mark.parametrize("override", ["test_at_end=true", "eval_every=100"])

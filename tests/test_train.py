@@ -177,7 +177,12 @@ def test_sigterm_and_ctrl_c_save_and_leave(number, tmp_path):
 def test_every_recipe_trains_and_resumes_at_a_small_size(name, tmp_path):
     """What each is of stays: levels, mixer, cycles, halting, loss, optimizer, schedule; width, batch and data shrink."""
     plain = load_recipe(name)
-    data = {"sudoku": "sudoku-6x6-1k", "maze": "maze-15x15-1k", "arc": str(tmp_path / "arc")}[plain.task]
+    data = {"sudoku": "sudoku-6x6-1k", "maze": "maze-15x15-1k", "arc": str(tmp_path / "arc")}
+    data["text"] = str(tmp_path / "text")
+    data = data[plain.task]
+    if plain.task == "text":
+        (tmp_path / "t.csv").write_text("question,answer\nab,ba\ncd,dc\nef,fe\ngh,hg\nij,ji\n")
+        build("text", source=tmp_path / "t.csv", out=data)
     if plain.task == "arc":
         pair = {"input": [[1, 2], [3, 4]], "output": [[4, 3]]}
         for part in ("training", "evaluation"):
@@ -336,7 +341,7 @@ def test_resume_refuses_another_recipe_and_init_from_takes_weights_only(tmp_path
     first = train(recipe(steps=4), runs=tmp_path)
     with pytest.raises(ValueError, match="continue it with --resume auto"):
         train(recipe(steps=4), runs=tmp_path)
-    with pytest.raises(ValueError, match=r"lr=0\.5.*started with"):
+    with pytest.raises(ValueError, match=r"lr=0\.5 but .*: say lr=0\.0001, or .*config\.yaml --resume auto"):
         train(recipe(steps=8, lr=0.5), runs=tmp_path, resume="auto")
     with pytest.raises(ValueError, match="neither a run folder"):
         train(recipe(), runs=tmp_path, resume=str(tmp_path / "nowhere"))

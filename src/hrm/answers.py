@@ -73,10 +73,10 @@ class Solution:
 
     puzzle: str
     answer: str
-    verified: bool
-    """The answer passes the puzzle's own rules."""
+    verified: bool | None
+    """The answer passes the puzzle's own rules; None where none are known."""
     fault: str
-    """Why not, in words; empty where verified."""
+    """Why not, in words; empty where it does or none are known."""
     segments: int
     """Of all passes together."""
     confidence: float

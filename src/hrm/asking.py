@@ -7,7 +7,6 @@ blank lines. Puzzles come with the number of the line that they stand on, in gro
 import codecs
 import csv
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -34,8 +33,8 @@ class Asked:
     """Of its first puzzle, where weights of another size could take that."""
     groups: Callable[[Task], Iterator[Numbered]]
     """The puzzles for a task, as they come; ValueError where a file holds none."""
-    typed: bool = False
-    """The argument is the puzzle."""
+    shown: Callable[[Task], bool] = lambda task: False
+    """Whether it is one grid that a person typed or drew, who wants to see it drawn."""
 
     def only(self, task: Task) -> str:
         """The one puzzle; ValueError where there are others."""
@@ -51,25 +50,45 @@ def asked(argument: str, kind: type[Task]) -> Asked:
         return asked_on_stdin(kind)
     if "/" in argument or Path(argument).suffix in FILES or os.path.exists(argument):
         text = file_text(argument)
-        return Asked(argument, cells_in(text, kind), lambda task: iter([puzzles_in(text, task, argument)]))
-    return Asked("puzzle", kind.cells_of(argument), lambda task: iter([[(1, argument)]]), typed=True)
+        return asked_in(text, kind, argument)
+    return Asked("puzzle", kind.cells_of(argument), lambda task: iter([[(1, argument)]]), lambda task: True)
+
+
+def asked_in(text: str, kind: type[Task], name: str) -> Asked:
+    """The puzzles of a text, of the file of that name."""
+
+    def shown(task: Task) -> bool:
+        puzzles = puzzles_in(text, task, name)
+        return len(puzzles) == 1 and "\n" in puzzles[0][1].strip()
+
+    return Asked(name, cells_in(text, kind), lambda task: iter([puzzles_in(text, task, name)]), shown)
 
 
 def asked_on_stdin(kind: type[Task]) -> Asked:
-    """Waits for the first lines, which tell the form and the size of the rest."""
+    """Waits for the first lines, which tell the form and the size of the rest; where they draw a grid, for all."""
     if sys.stdin is None:
         raise ValueError("standard input is closed")
-    lines = lines_as_they_come(sys.stdin.fileno(), kind.tidy)
-    first = next(lines, [])
+    lines, first = lines_as_they_come(sys.stdin.fileno(), kind.tidy), []
+    begun: Numbered = []
+    while not first and (group := next(lines, [])):
+        begun += group
+        first = filled(group)
     header, puzzle_of = form_of(first[0][1]) if first else (0, puzzle_of_record)
+    if first and not header and kind.is_drawn_row(first[0][1]):
+        text = "\n".join(line for _, line in chain(begun, chain.from_iterable(lines)))
+        return asked_in(text, kind, "standard input")
     if not first[header:]:
-        first += next(lines, [])
+        first += filled(next(lines, []))
 
     def groups(task: Task) -> Iterator[Numbered]:
-        for group in chain([first[header:]], lines):
+        for group in chain([first[header:]], map(filled, lines)):
             yield [(number, puzzle_of(line)) for number, line in group]
 
     return Asked("standard input", cells_in("\n".join(line for _, line in first), kind), groups)
+
+
+def filled(lines: Numbered) -> Numbered:
+    return [(number, line) for number, line in lines if line.strip()]
 
 
 def cells_in(text: str, kind: type[Task]) -> int | None:
@@ -86,13 +105,13 @@ def cells_in(text: str, kind: type[Task]) -> int | None:
 def puzzles_in(text: str, task: Task, name: str) -> Numbered:
     """Every puzzle in the text of a file of that name."""
     lines = [(number, task.tidy(line)) for number, line in enumerate(text.splitlines(), 1)]
-    filled = [(number, line) for number, line in lines if line]
-    header, puzzle_of = form_of(filled[0][1]) if filled else (0, puzzle_of_record)
-    if not filled[header:]:
+    kept = [(number, line) for number, line in lines if line]
+    header, puzzle_of = form_of(kept[0][1]) if kept else (0, puzzle_of_record)
+    if not kept[header:]:
         raise ValueError(f"{name}: no puzzles in it")
-    longest = max(len(line) for _, line in filled)
-    if header or filled[0][1].startswith("{") or longest > widest_drawn(task):
-        return [(number, puzzle_of(line)) for number, line in filled[header:]]
+    longest = max(len(line) for _, line in kept)
+    if header or kept[0][1].startswith("{") or longest >= min(task.seq_len, task.widest_row + 1):
+        return [(number, puzzle_of(line)) for number, line in kept[header:]]
     if len(lines) ** 2 == task.seq_len and len(lines) == max(len(line) for _, line in lines):
         return [(1, "".join(f"{line}\n" for _, line in lines))]  # one drawn, whose empty lines are rows
     grids: Numbered = []  # drawn
@@ -106,11 +125,6 @@ def puzzles_in(text: str, task: Task, name: str) -> Numbered:
         else:
             grids[-1] = (grids[-1][0], grids[-1][1] + "\n" + line)
     return grids
-
-
-def widest_drawn(task: Task) -> int:
-    """Characters that a row of a drawn grid has at most, frames and all; a longer line is a puzzle, if a faulty one."""
-    return min(task.seq_len - 1, 6 * math.isqrt(task.seq_len) + 1)
 
 
 def form_of(first: str) -> tuple[int, Callable[[str], str]]:
@@ -145,14 +159,13 @@ def puzzle_of_record(line: str) -> str:
 
 
 def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[Numbered]:
-    """Groups of numbered lines, blank ones left out: whatever has arrived by the time the last group was dealt with."""
+    """Groups of numbered lines: whatever has arrived by the time the last group was dealt with."""
     rest, before, chunk = b"", 0, b"?"
     while chunk:
         chunk = os.read(descriptor, 1 << 16)
         *whole, rest = (rest + chunk).split(b"\n") if chunk else (rest, b"")
         if whole and not before:
             whole[0] = whole[0].removeprefix(codecs.BOM_UTF8)
-        numbered = enumerate(whole, before + 1)
-        if group := [(number, tidy(line.decode(errors="replace"))) for number, line in numbered if line.strip()]:
-            yield group
+        if whole:
+            yield [(number, tidy(line.decode(errors="replace"))) for number, line in enumerate(whole, before + 1)]
         before += len(whole)

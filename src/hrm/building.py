@@ -30,10 +30,10 @@ from .data import (
 from .sampling import AUGMENTATION, BEYOND, HARDER, VARIANTS, stream_seed
 from .tasks import Progress, Task, known_task, untold
 from .tasks.sudoku import Sudoku
+from .tasks.text import Text
 
 HUB_SETS = {"sudoku": "sapientinc/sudoku-extreme", "maze": "sapientinc/maze-30x30-hard-1k"}
 HUB_FILES = ("train.csv", "test.csv")
-DEFAULT_SIDE = {"sudoku": 9, "maze": 30}
 TOO_EASY = 2000
 """Generated puzzles in a row below a wanted rating, after which it is taken to be out of reach."""
 
@@ -64,19 +64,24 @@ def build(
     source: a CSV, "hf" (sapientinc/sudoku-extreme or maze-30x30-hard-1k from the Hugging Face hub), a built-in set, or
     "generate" (puzzles of side `size` from `seed`, mazes with paths of `min_path` cells and more: `subsample` for
     training, 1,000 by default, as many for the test). The subsample is drawn
-    by `seed`. Validation puzzles (`val`; default a tenth of what is trained on, at most 256) come from `val_source` or
-    from the rows that the subsample leaves over; the test split from `test_source`, from the hub's or the built-in's
-    own test file, or from the rest left over. No solution grid, up to symmetry, is in two splits, but that a test file
-    given as such is left whole and may share grids with training. With `variants` a training puzzle is a group of itself and
-    up to so many puzzles of the same solution and kind (tasks/variants.py), with `drift` of other solutions too, apart from
-    those of the other splits; and `beyond` so many puzzles that no single assumption solves join the training rows, made from
-    their solution grids; with `harden` then join beside each the most open puzzles of its solution, four at most, met in a
-    walk of so many steps: more than the source's rows, settings to be named beside every result. All take minutes; `progress`
-    is told of them. hashes.json keeps what was asked for.
+    by `seed`. Validation puzzles (`val`; default a tenth of what is trained on, at most 256, if so many are left over) come
+    from `val_source` or from the rows that the subsample leaves over, asked for by number and without a subsample from the
+    rows themselves; the test split from `test_source`, from the hub's or the built-in's own test file, or from the rest left
+    over. No solution grid, up to symmetry (of text: no question), is in two splits, but that a test file given as such is
+    left whole and may share grids with training, as the report and hashes.json then say. With `variants` a training puzzle is
+    a group of itself and up to so many puzzles of the same solution and kind (tasks/variants.py), with `drift` of other
+    solutions too, apart from those of the other splits; and `beyond` so many puzzles that no single assumption solves join
+    the training rows, made from their solution grids; with `harden` then join beside each the most open puzzles of its
+    solution, four at most, met in a walk of so many steps: more than the source's rows, settings to be named beside every
+    result. All take minutes; `progress` is told of them. hashes.json keeps what was asked for.
     """
     built = deciding(locals())
     refuse_to_replace(Path(out), overwrite)
-    task = known_task(task).for_cells((size or DEFAULT_SIDE[task]) ** 2)
+    kind = known_task(task)
+    if kind is Text and (size or num_aug or not Path(source).is_file()):
+        wrong = "--size" if size else "--num-aug" if num_aug else f"--source {source}"
+        raise ValueError(f"{wrong}: text comes from a file, --source FILE.csv, as long and as many as its lines are")
+    task = kind.for_cells(size**2 if size else kind.usual_cells)
     if min_path is not None and (task.name != "maze" or source != "generate"):
         raise ValueError(f"--min-path {min_path}: only for mazes by --source generate")
     if variants and (task.name != "sudoku" or num_aug):
@@ -105,23 +110,28 @@ def build(
             f"--subsample {subsample}: the source has only {len(train)} rows"
             + (" of that rating" if min_rating else "")
         )
-    chosen = np.sort(order[: subsample or len(train)])
+    in_test = orbit_keys(task, pools.test, progress)
+    kept_back = 0 if val is None or pools.val or subsample else val  # asked for, and to be had from the same rows
+    if kept_back and in_test:  # by such as the test does not hold
+        order = order[np.argsort([row_key(task, train[k]) not in in_test for k in order], kind="stable")]
+    chosen = np.sort(order[: subsample or max(1, len(train) - kept_back)])
     spare = [train[k] for k in order[len(chosen) :]]
     picked = [train[k] for k in chosen]
 
     wanted = val if val is not None else min(256, len(picked) // 10)
     in_train = orbit_keys(task, picked)
-    left = apart(task, spare, in_train)
+    left, shared = apart(task, spare, in_train), 0
     if pools.test:  # given whole; validation keeps clear of it
         test = pools.test
-        clear = apart(task, pools.val or spare, in_train | orbit_keys(task, test, progress)) if wanted else ()
-        val_rows = list(islice(clear, wanted))
+        val_rows = list(islice(apart(task, pools.val or spare, in_train | in_test), wanted))
+        shared = 0 if task.scarce else len(in_test & in_train)
     else:  # cut from what is left over
         val_rows = list(islice(apart(task, pools.val, in_train) if val_source else left, wanted))
         test = list(apart(task, left, orbit_keys(task, val_rows)))
     if val is not None and len(val_rows) < val:
         raise ValueError(
-            f"--val {val}: only {len(val_rows)} rows are left over whose solution grids are not in train or test"
+            f"--val {val}: only {len(val_rows)} rows are left over whose {task.apart_by}s are not in train or test"
+            + (f"; lower --subsample {subsample}, or leave it out" if subsample else "")
         )
 
     puzzles, answers = checked_grids(picked, task)
@@ -141,7 +151,12 @@ def build(
         if rows:
             splits[name] = split_from_rows(rows, task)
     counts = {"train": len(puzzles), "val": len(val_rows), "test": len(test)}
-    return write_dataset(Path(out), splits, counts, overwrite, built)
+    audit = {"test_also_trained_on": shared} if shared else None
+    report = write_dataset(Path(out), splits, counts, overwrite, built, audit=audit)
+    like_that = ", up to symmetry" * (task.apart_by == "answer")
+    return dataclasses.replace(
+        report, note=f"of the test {shared:,} {task.apart_by}s are trained on as well{like_that}" if shared else ""
+    )
 
 
 @dataclass(frozen=True)
@@ -184,8 +199,11 @@ def source_pools(
             f"--source {source}: no such file; else 'hf', 'generate' or a built-in set ({', '.join(BUILTIN)})"
         )
     rows = read_csv(source)
-    with suppress(ValueError):  # else the first row is refused, by its line
-        task = type(task).for_cells(len(rows[0].question))
+    if isinstance(task, Text):
+        task = Text.for_lines(side for row in [*rows, *given_test] for side in (row.question, row.answer))
+    else:
+        with suppress(ValueError):  # else the first row is refused, by its line
+            task = type(task).for_cells(len(rows[0].question))
     return Pools(task, rows, [], given_test)
 
 
@@ -241,15 +259,20 @@ def from_hub(task: Task, file: str) -> str:
 def orbit_keys(task: Task, rows: list[Row], progress: Progress = untold) -> set[int]:
     keys = set()
     for number, row in enumerate(rows, 1):
-        keys.add(task.same_orbit_key(row.grid(task, "answer")))
-        progress("test solutions to keep clear of", number, len(rows))
+        keys.add(row_key(task, row))
+        progress("rows to keep clear of", number, len(rows))
     return keys
 
 
+def row_key(task: Task, row: Row) -> int:
+    """Equal for rows that may not be in two splits."""
+    return task.same_orbit_key(row.grid(task, task.apart_by))
+
+
 def apart(task: Task, rows: Iterable[Row], taken: set[int]) -> Iterator[Row]:
-    """Rows whose solution grid is not among `taken`, up to symmetry; small sizes have too few grids and pass. One by one,
-    as they are asked for: millions may be left over of which a few hundred are wanted."""
-    return (row for row in rows if task.scarce or task.same_orbit_key(row.grid(task, "answer")) not in taken)
+    """Rows whose solution grid (or what the task goes by) is not among `taken`, up to symmetry; small sizes have too few grids
+    and pass. One by one, as they are asked for: millions may be left over of which a few hundred are wanted."""
+    return (row for row in rows if task.scarce or row_key(task, row) not in taken)
 
 
 def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_aug: int, seed: int) -> Split:

@@ -212,10 +212,13 @@ class Weights:
     where: str = ""
 
     def resized(self, seq_len: int) -> "Weights":
-        """The same weights for puzzles of so many cells, if they do not depend on it (mixer=conv); else as they are."""
+        """The same weights for puzzles of so many cells, if they do not depend on it (mixer=conv); else as they are.
+
+        A question of text does not tell how long its lines may be.
+        """
         config = self.model.config
         square = seq_len >= 4 and math.isqrt(seq_len) ** 2 == seq_len
-        fits = config.mixers == {"conv"} and config.initial_state == "fixed" and square
+        fits = config.mixers == {"conv"} and config.initial_state == "fixed" and square and self.task != "text"
         if not fits or seq_len == config.seq_len:
             return self
         model = HRM(config.model_copy(update={"seq_len": seq_len})).to(self.model.H_init.device)

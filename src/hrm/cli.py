@@ -110,8 +110,8 @@ def writable(*files: Path | None) -> None:
     if len({file.resolve() for file in named}) < len(named):
         raise ValueError(f"{named[0]}: named for two things to write; name two files")
     for file in named:
-        if file.exists() and not file.is_file():
-            raise ValueError(f"{file}: a folder or a device; name a file to write")
+        if (file.exists() and not file.is_file()) or file.parts[:1] == ("-",) or file.parts[:2] == ("/", "dev"):
+            raise ValueError(f"{file}: a folder, a device or standard output; name a file to write")
         if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
             raise ValueError(f"{file}: no folder {file.parent} to write it in; make it, or name another")
 
@@ -122,11 +122,12 @@ def writable(*files: Path | None) -> None:
 @app.command()
 def solve(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(help="which kind of puzzle: sudoku, maze or arc")],
+    task: Annotated[str, typer.Argument(help="which kind of puzzle: sudoku, maze, arc or text")],
     puzzle: Annotated[
         str,
         typer.Argument(
-            help="the cells in one line (Sudoku: . for blanks; maze: # space S G), a file, or - for stdin; ARC: a TASK.json"
+            help="the cells in one line (Sudoku: . for blanks; maze: # space S G), a file, or - for stdin; ARC: a TASK.json; "
+            "text: the question"
         ),
     ],
     weights: Annotated[
@@ -189,23 +190,34 @@ def solve(
         passes, check = MAZE_PASSES, True  # an answer that fails the rules is no use: look again until one obeys them
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size, "patience": patience}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
-    reasoner = Reasoner.load(weights or task, device, forward_dtype=dtype, seq_len=to_solve.cells, **options)
+    named = weights or shipped_for(task)
+    reasoner = Reasoner.load(named, device, forward_dtype=dtype, seq_len=to_solve.cells, **options)
     if reasoner.task.name != task:
         raise ValueError(f"{weights}: weights for {reasoner.task.name}, not for {task}")
-    if watch or png or (to_solve.typed and output == "text"):
+    if watch or png or (output == "text" and to_solve.shown(reasoner.task)):
         failed = solve_one(reasoner, to_solve.only(reasoner.task), watch, png)
     else:
         failed = Answering(reasoner, output, to_solve.name).answer(to_solve.groups(reasoner.task))
     raise typer.Exit(failed)
 
 
+def shipped_for(task: str) -> str:
+    """The name of the weights that the package has for a task, which is that of the task. Raises ValueError without any."""
+    from .checkpoint import shipped_weights
+
+    if task not in shipped_weights():
+        recipe = {"arc": "arc-mini", "text": "text-1k"}[task]
+        raise ValueError(
+            f"no weights for {task} are shipped: train some ({recipe}, see `hrm recipes`), give --weights RUN"
+        )
+    return task
+
+
 def load_task_weights(weights: str | None, device: str, dtype: str) -> Any:
     """Weights for ARC."""
-    from .checkpoint import load_weights, shipped_weights
+    from .checkpoint import load_weights
 
-    if weights is None and "arc" not in shipped_weights():
-        raise ValueError("no weights for ARC are shipped: train some (hrm train arc-mini) and give --weights RUN")
-    found = load_weights(weights or "arc", device, forward_dtype=dtype)
+    found = load_weights(weights or shipped_for("arc"), device, forward_dtype=dtype)
     if found.task != "arc":
         raise ValueError(f"{weights}: weights for {found.task}, not for arc")
     return found
@@ -335,13 +347,13 @@ def solve_one(reasoner: Any, puzzle: str, watch: bool, png: Path | None) -> int:
         solution = reasoner.solve(puzzle, watcher)
     if not (watch and console.is_terminal and not reasoner.model.config.deduces):
         console.print(answer_board(task, given, solution))
-    console.print(verdict(solution, time.perf_counter() - started))
+    console.print(verdict(solution, time.perf_counter() - started - watcher.drawing))
     if png:
         from .pictures import save_maze
 
         save_maze(png, task, given, task.parse(solution.answer))
     print(solution.answer)
-    return 0 if solution.verified else 1
+    return int(solution.verified is False)
 
 
 class Answering:
@@ -352,7 +364,7 @@ class Answering:
         self.bad, self.unsolved = 0, 0
         self.table = csv.writer(sys.stdout, lineterminator="\n")
         if output == "csv":
-            self.table.writerow(("puzzle", "answer", "verified", "segments", "passes", "confidence"))
+            self.table.writerow("line puzzle answer verified segments passes confidence fault".split())
 
     def answer(self, groups: Iterable[list[tuple[int, str]]]) -> int:
         """Groups of numbered puzzles as they come; returns the exit code."""
@@ -364,7 +376,7 @@ class Answering:
         faults = {}
         for number, puzzle in puzzles:
             try:
-                self.reasoner.read(puzzle)
+                self.reasoner.fitting(puzzle).read(puzzle)
             except ValueError as error:
                 faults[number] = str(error)
         solutions = self.reasoner.solve_many(puzzle for number, puzzle in puzzles if number not in faults)
@@ -372,22 +384,23 @@ class Answering:
             if number in faults:
                 self._write_fault(number, puzzle, faults[number])
             else:
-                self._write(next(solutions))
+                self._write(number, next(solutions))
         sys.stdout.flush()
 
     def _write_fault(self, number: int, puzzle: str, fault: str) -> None:
         self.bad += 1
         print(f"hrm: {self.name} line {number}: {fault}", file=sys.stderr, flush=True)
         if self.output == "json":
-            print(json.dumps({"puzzle": puzzle, "error": fault}))
+            print(json.dumps({"line": number, "puzzle": puzzle, "verified": False, "error": fault}))
         elif self.output == "csv":
-            self.table.writerow((puzzle, "", "", "", "", ""))
+            self.table.writerow((number, puzzle, "", "false", "", "", "", fault))
         else:
             print("-")
 
-    def _write(self, solution: Any) -> None:
-        self.unsolved += not solution.verified
+    def _write(self, number: int, solution: Any) -> None:
+        self.unsolved += solution.verified is False
         record = {
+            "line": number,
             "puzzle": solution.puzzle,
             "answer": solution.answer,
             "verified": solution.verified,
@@ -398,7 +411,10 @@ class Answering:
         if self.output == "json":
             print(json.dumps(record | ({"fault": solution.fault} if solution.fault else {})))
         elif self.output == "csv":
-            self.table.writerow([str(v).lower() if isinstance(v, bool) else v for v in record.values()])
+            fields = [str(v).lower() if isinstance(v, bool) else v for v in record.values()]
+            self.table.writerow([*fields, solution.fault])
+        elif solution.verified is None:
+            print(solution.answer, f"confidence {solution.confidence:.2f}", sep="  ")
         else:
             print(solution.answer, "verified" if solution.verified else f"not solved: {solution.fault}", sep="  ")
 
@@ -413,7 +429,8 @@ def evaluate_command(
     data: Annotated[
         str | None,
         typer.Option(
-            help="CSV with columns question,answer[,rating,source], data-set folder or built-in set; default: built-in"
+            help="CSV with columns question,answer[,rating,source], data-set folder or built-in set; default: what the "
+            "weights were trained with, else built-in"
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="split of a folder or built-in set: test, val or train")] = "test",
@@ -453,7 +470,7 @@ def evaluate_command(
         )
     else:
         refuse(context, "votes ensemble submission", "for ARC only")
-    data = data or built_in_set(found)
+    data = data or usual_data(found)
     if os.path.isfile(data):
         refuse(context, "split", "a CSV file has no splits")
         if found.task == "arc":
@@ -480,7 +497,8 @@ def evaluate_command(
     for source, part in report.get("by_source", {}).items():
         print(f"  {part[counted]:>11.2%} of {part['rows']:,} from {source or 'no named source'}")
     print(f"cell accuracy  {report['cell_accuracy']:.2%}")
-    print(f"{reasoner.task.sound:<14} {report['verified']:.2%}   by the puzzle's own rules")
+    if reasoner.task.sound:
+        print(f"{reasoner.task.sound:<14} {report['verified']:.2%}   by the puzzle's own rules")
     print(
         f"segments       {report['mean_segments']:.2f} on average in {report['mean_passes']:.2f} passes, "
         f"at most {report['max_segments']} a pass, halt={report['halt']}"
@@ -496,14 +514,23 @@ def evaluate_command(
     print(f"time           {report['seconds']:.1f} s, {report['seconds'] / report['rows'] * 1000:.2f} ms a puzzle")
 
 
-def built_in_set(found: Any) -> str:
-    """The set that weights are measured on where the user names none: of their size, or else of their task."""
+def usual_data(found: Any) -> str:
+    """What weights are measured on where the user names nothing: the folder that they were trained with, else a built-in set
+    of their size, or of their task; where the folder is gone, a line on stderr says so."""
     from .data import BUILTIN
 
+    trained_with = found.card.get("data", "")
+    if os.path.isdir(trained_with):
+        return trained_with
     cells = {name: task.seq_len for name, (_, task) in BUILTIN.items() if task.name == found.task}
     if not cells:
         raise ValueError(f"--data: no built-in set of task {found.task}; name a folder that `hrm data build` made")
-    return next((name for name in cells if cells[name] == found.model.config.seq_len), next(iter(cells)))
+    name = next((name for name in cells if cells[name] == found.model.config.seq_len), next(iter(cells)))
+    if trained_with and trained_with not in BUILTIN:
+        print(
+            f"hrm: {trained_with}, which these weights were trained with, is not here: {name} is taken", file=sys.stderr
+        )
+    return name
 
 
 def evaluate_votes(
@@ -549,7 +576,7 @@ def evaluate_votes(
 def bench_command(
     weights: WeightsName,
     data: Annotated[
-        str | None, typer.Option(help="data-set folder or built-in set to take puzzles from; default: built-in")
+        str | None, typer.Option(help="data-set folder or built-in set to take puzzles from; default: as `hrm eval`")
     ] = None,
     puzzles: Annotated[int, typer.Option(min=1, help="puzzles answered at once")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="measurements of each, taken turn by turn")] = 5,
@@ -579,7 +606,7 @@ def bench_command(
     found = load_weights(weights, "cpu")
     if found.task == "arc":
         raise ValueError("hrm bench measures Sudokus and mazes; for ARC, `hrm eval` prints the time of a vote")
-    data = data or built_in_set(found)
+    data = data or usual_data(found)
     rows = load_split(data, "test")
     suited(found, rows, data)
     report = bench(
@@ -627,9 +654,13 @@ def parity(files: Annotated[list[Path], typer.Argument(help="fixture files (*.sa
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="a recipe of the package (see `hrm recipes`) or a YAML file")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="a recipe of the package (see `hrm recipes`) or a YAML file; a run's config.yaml is one"),
+    ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="key=value, for example arch.L_cycles=8 lr=1e-4")
+        list[str] | None,
+        typer.Argument(help="key=value, for example arch.L_cycles=8 lr=1e-4; `hrm recipes NAME` tells every key"),
     ] = None,
     runs: Annotated[Path, typer.Option(help="where run folders live: RUNS/<project>/<run>")] = Path("runs"),
     resume: Annotated[
@@ -679,12 +710,20 @@ def train(
 
 
 @app.command()
-def recipes() -> None:
-    """List the recipes of the package."""
-    from .config import load_recipe, recipe_names
+def recipes(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="print this recipe, or YAML file, in full, as a YAML file of your own may begin"),
+    ] = None,
+) -> None:
+    """List the recipes of the package, or print one with all of its keys and what they mean."""
+    from .config import explained, load_recipe, recipe_names
 
-    for name in recipe_names():
-        print(f"{name}\n    {load_recipe(name).about.strip()}")
+    if name:
+        print(explained(load_recipe(name)), end="")
+        return
+    for recipe in recipe_names():
+        print(f"{recipe}\n    {load_recipe(recipe).about.strip()}")
 
 
 @app.command()
@@ -752,7 +791,7 @@ def export(
 @data_app.command("build")
 def data_build(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(help="sudoku, maze or arc")],
+    task: Annotated[str, typer.Argument(help="sudoku, maze, arc, or text for any other kind")],
     out: Annotated[Path, typer.Option(help="folder to make")],
     source: Annotated[
         str | None,

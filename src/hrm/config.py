@@ -7,6 +7,7 @@ command lines carry over. An unknown key or a wrong value is refused with the ne
 import difflib
 import json
 import math
+import textwrap
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -22,7 +23,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Closed(BaseModel):
     """A frozen configuration object that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Arch(Closed):
@@ -211,7 +212,7 @@ class Recipe(Closed):
     """Everything a training run depends on."""
 
     about: str = ""
-    task: Literal["sudoku", "maze", "arc"] = "sudoku"
+    task: Literal["sudoku", "maze", "arc", "text"] = "sudoku"
     data_path: str
     """A dataset folder (`hrm data build`, or one made by either reference) or the name of a built-in set."""
     augment: bool = True
@@ -291,6 +292,8 @@ class Recipe(Closed):
             )
         if self.augment and self.task == "arc":
             raise ValueError("task=arc is augmented by its data set's table: use augment=false")
+        if self.augment and self.task == "text":
+            raise ValueError("task=text knows no symmetries to augment by: use augment=false")
         if self.task == "arc" and (self.eval_every or self.test_at_end):
             raise ValueError("task=arc is measured by votes (hrm eval): use eval_every=null and test_at_end=false")
         if self.relabel and self.task != "maze":
@@ -351,6 +354,9 @@ def load_recipe(name_or_path: str, overrides: list[str] = ()) -> Recipe:
             raise ValueError(f"recipe {name_or_path}: expected key: value lines")
         merged = OmegaConf.merge(written, OmegaConf.from_dotlist([_plain_text(o) for o in overrides]))
         values = OmegaConf.to_container(merged, resolve=True)
+        named = {override.partition("=")[0] for override in overrides} & {"steps", "epochs"}
+        if len(named) == 1 and values[min(named)] is not None:  # the length asked for takes the place of the recipe's
+            values |= dict.fromkeys({"steps", "epochs"} - named)
     except (OmegaConfBaseException, YAMLError) as error:
         raise ValueError(f"recipe {name_or_path}: {first_line(error)}") from None
     recipe = validated(Recipe, values, f"recipe {name_or_path}")
@@ -388,6 +394,25 @@ def _plain_text(override: str) -> str:
         if is_text and value != "null" and value[:1] not in ("'", '"')
         else override
     )
+
+
+def explained(recipe: Closed, indent: str = "") -> str:
+    """Every key of a recipe as YAML that can be read again, each under a comment that says what it means, where that is said."""
+    import yaml
+
+    lines = []
+    for name, field in type(recipe).model_fields.items():
+        value = getattr(recipe, name)
+        words = " ".join((field.description or "").split())
+        lines += textwrap.wrap(words, 110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        if isinstance(value, Closed):
+            lines += [f"{indent}{name}:", explained(value, indent + "  ").rstrip("\n")]
+        else:
+            told = yaml.safe_dump(
+                {name: list(value) if isinstance(value, tuple) else value}, sort_keys=False, width=110
+            )
+            lines += [indent + line for line in told.rstrip("\n").splitlines()]
+    return "\n".join(lines) + "\n"
 
 
 def validated(kind: type[Closed], values: Any, where: str) -> Any:

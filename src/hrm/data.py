@@ -136,7 +136,9 @@ def read_csv(path: str | Path) -> list[Row]:
     try:
         missing = [name for name in ("question", "answer") if name not in (reader.fieldnames or ())]
         if missing:
-            raise ValueError(f"{path}: no column '{missing[0]}': the first line must be source,question,answer,rating")
+            raise ValueError(
+                f"{path}: no column '{missing[0]}': the first line must name the columns question and answer"
+            )
         for record in reader:
             where = f"{path} line {reader.line_num}"
             if record["question"] is None or record["answer"] is None:
@@ -153,9 +155,10 @@ def read_csv(path: str | Path) -> list[Row]:
 
 
 def checked_grids(rows: list[Row], task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Puzzles and answers (N, S) of rows, every answer held against the rules. Raises ValueError naming the line."""
+    """Puzzles and answers (N, S) of rows, every answer held against the rules if any are known. Raises ValueError naming
+    the line."""
     puzzles, answers = (np.stack([row.grid(task, side) for row in rows]) for side in ("question", "answer"))
-    wrong = np.flatnonzero(~task.verify_batch(puzzles, answers))
+    wrong = np.flatnonzero(~task.verify_batch(puzzles, answers)) if task.sound else ()
     if len(wrong):
         k = wrong[0]
         raise ValueError(f"{rows[k].where}: answer breaks the rules: {task.fault(puzzles[k], answers[k])}")
@@ -218,7 +221,10 @@ def load_split(path: str, split: str) -> Split:
         return split_from_rows(built_in_rows(path, split), BUILTIN[path][1])
     folder = Path(path) / split
     if not Path(path).is_dir():
-        raise ValueError(f"{path}: neither a data-set folder nor a built-in set{nearest(path, list(BUILTIN))}")
+        raise ValueError(
+            f"{path}: neither a data-set folder, which `hrm data build` makes (`hrm recipes` tells how for a recipe's own), "
+            f"nor a built-in set{nearest(path, list(BUILTIN))}"
+        )
     if not (folder / "dataset.json").is_file():
         held = [name for name in SPLITS if (Path(path) / name / "dataset.json").is_file()]
         raise ValueError(

@@ -61,7 +61,7 @@ def solve_a_hard_one(console: Console, seed: int) -> None:
     started = time.perf_counter()
     with Watcher(console, reasoner.task, given, reasoner.max_segments) as watcher:
         solution = reasoner.solve(puzzle, watcher)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started - watcher.drawing
     if not console.is_terminal or reasoner.model.config.deduces:
         console.print(answer_board(reasoner.task, given, solution))
     console.print(verdict(solution, seconds))

@@ -29,6 +29,7 @@ from .answers import Solution, Thought
 from .tasks import Task
 from .tasks.maze import FREE, GOAL, PATH, START, WALL, Maze
 from .tasks.sudoku import Sudoku
+from .tasks.text import Text as Line
 
 SURE, LIKELY = 0.95, 0.6
 """Certainty from which a cell counts as settled, or as likely."""
@@ -36,6 +37,8 @@ SURE, LIKELY = 0.95, 0.6
 
 PLAIN_SECONDS = 5
 """Off a terminal, progress is printed no more often than this; of a training run metrics.jsonl has it all."""
+LONGEST_PAUSE, SHORTEST_PAUSE = 0.12, 0.02
+"""Seconds that a watched segment stands; the longer a search, the shorter."""
 SILENT_SECONDS = 1
 """On one, an answer that takes longer is said to be on its way."""
 
@@ -81,6 +84,15 @@ def maze_board(task: Maze, given: np.ndarray, cells: np.ndarray, certainty: np.n
     return lines
 
 
+def text_line(task: Line, given: np.ndarray, cells: np.ndarray, certainty: np.ndarray | None = None) -> Text:
+    """An answer of one line, its characters green, yellow or red by certainty, under the question."""
+    lines = Text(task.format(given) + "\n", "bold")
+    for k, char in enumerate(task.format(cells)):
+        sure = 1.0 if certainty is None else certainty[k]
+        lines.append(char, "green" if sure >= SURE else "yellow" if sure >= LIKELY else "red")
+    return lines
+
+
 ARC_COLOURS = "#000000 #1e93ff #f93c31 #4fcc30 #ffdc00 #999999 #e53aa3 #ff851b #87d8f1 #921231".split()
 """The ARC Prize's own, colour 0 to 9."""
 
@@ -109,7 +121,8 @@ def arc_row(entries: list[tuple[str, np.ndarray]], width: int, plain: bool) -> T
 
 def board(task: Task, given: np.ndarray, cells: np.ndarray, certainty: np.ndarray | None = None) -> Text:
     """The drawing of a grid: what was given, and what a model made of it, by certainty (S,)."""
-    return (sudoku_board if task.name == "sudoku" else maze_board)(task, given, cells, certainty)
+    draw = {"sudoku": sudoku_board, "maze": maze_board, "text": text_line}[task.name]
+    return draw(task, given, cells, certainty)
 
 
 def marks_board(task: Sudoku, given: np.ndarray, marks: np.ndarray) -> Text:
@@ -157,14 +170,16 @@ def mind(task: Task, given: np.ndarray, thought: Thought, longest: int) -> Panel
     else:
         drawn = marks_board(task, given, thought.candidates[:, -task.size :])
         title = f"pass {thought.look + 1}, segment {thought.segment}"
-    return Panel(Group(drawn, facts), title=title + ("  halted" if thought.halted else ""), expand=False)
+    return Panel(Group(facts, drawn), title=title + ("  halted" if thought.halted else ""), expand=False)
 
 
 class Watcher:
     """Draws every segment of a solve: in place on a terminal, one plain line a segment elsewhere."""
 
-    def __init__(self, console: Console, task: Task, given: np.ndarray, longest: int, pause: float = 0.12):
+    def __init__(self, console: Console, task: Task, given: np.ndarray, longest: int, pause: float = LONGEST_PAUSE):
         self.console, self.task, self.given, self.longest, self.pause = console, task, given, longest, pause
+        self.drawing = 0.0
+        """Seconds that went into showing, not solving."""
         self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> "Watcher":
@@ -174,8 +189,11 @@ class Watcher:
 
     def __call__(self, thought: Thought) -> None:
         if self.live:
+            started = time.perf_counter()
             self.live.update(mind(self.task, self.given, thought, self.longest), refresh=True)
             time.sleep(self.pause)
+            self.pause = min(self.pause, max(SHORTEST_PAUSE, 0.98 * self.pause))
+            self.drawing += time.perf_counter() - started
             return
         settled = int((thought.certainty >= SURE).sum())
         words = f"{settled:2d} of {len(self.given)} cells sure, confidence {thought.confidence:.2f}, "
@@ -194,6 +212,8 @@ class Watcher:
 
 class Waiting:
     """On a terminal one line that says how far a long solve is, gone when it ends; elsewhere nothing."""
+
+    drawing = 0.0
 
     def __init__(self, console: Console):
         self.status = console.status("") if console.is_terminal else None
@@ -223,9 +243,12 @@ def verdict(solution: Solution, seconds: float) -> Text:
     """One line about an answered puzzle."""
     looks = f"{solution.passes} passes, " if solution.passes > 1 else ""
     effort = f"{looks}{solution.segments} segment{'s' * (solution.segments != 1)}, {seconds:.2f} s"
+    effort = f"({effort}, confidence {solution.confidence:.2f})"
+    if solution.verified is None:
+        return Text(f"answered; no rules are known to check it by {effort}", "bold")
     if solution.verified:
-        return Text(f"solved and checked by the rules ({effort}, confidence {solution.confidence:.2f})", "bold green")
-    return Text(f"not solved: {solution.fault} ({effort}, confidence {solution.confidence:.2f})", "bold red")
+        return Text(f"solved and checked by the rules {effort}", "bold green")
+    return Text(f"not solved: {solution.fault} {effort}", "bold red")
 
 
 class TrainingProgress:

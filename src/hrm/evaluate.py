@@ -21,7 +21,8 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
 
     exact@1: one deterministic pass, every labelled cell equals the label; with several passes the key is selected@k, or
     checked@k where the rules accept them. cell_accuracy: mean share of labelled cells right. verified: the answer passes the
-    puzzle's own rules; an answer that does not is an abstention; mazes call it valid_and_shortest as well. The interval is
+    puzzle's own rules, where these are known; an answer that does not is an abstention; mazes call it valid_and_shortest as
+    well. The interval is
     Wilson's, 95 %, with as many trials as there are distinct solutions, since puzzles with one solution grid are not
     independent. right_within_passes, of several passes that end with the first accepted, where a puzzle has one answer: the
     share that is right and took so many passes at most, a lower bound of selected@k for every smaller k. by_source, of a CSV
@@ -40,7 +41,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
     right = (answers.tokens == labels) & labelled
     exact = (right | ~labelled).all(1)
     task = reasoner.task
-    verified = task.verify_batch(task.decode(puzzles), task.decode(answers.tokens))
+    verified = task.verify_batch(task.decode(puzzles), task.decode(answers.tokens)) if task.sound else None
     if each:
         write_synced(each, table_of(task, puzzles, labels, answers, exact, verified).encode())
     distinct = len(np.unique(labels, axis=0))
@@ -52,8 +53,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
         f"{counted}_ci95": wilson(float(exact.mean()), distinct),
         "distinct_solutions": distinct,
         "cell_accuracy": float((right.sum(1) / np.maximum(1, labelled.sum(1))).mean()),
-        "verified": float(verified.mean()),
-        task.sound: float(verified.mean()),
+        **({} if verified is None else dict.fromkeys(("verified", task.sound), float(verified.mean()))),
         "mean_segments": float(answers.segments.mean()),
         "max_segments": reasoner.max_segments,
         "mean_passes": float(answers.passes.mean()),
@@ -77,16 +77,22 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
 
 
 def table_of(
-    task: Task, puzzles: np.ndarray, labels: np.ndarray, answers: Answers, right: np.ndarray, verified: np.ndarray
+    task: Task,
+    puzzles: np.ndarray,
+    labels: np.ndarray,
+    answers: Answers,
+    right: np.ndarray,
+    verified: np.ndarray | None,
 ) -> str:
     """CSV of one line a row, as `hrm solve` and `hrm eval` read it: the puzzle, its label, the answer and how it came about."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow("question answer given right verified segments passes confidence".split())
     grids = (map(task.format, task.decode(tokens)) for tokens in (puzzles, labels, answers.tokens))
-    counts = right.astype(int), verified.astype(int), answers.segments, answers.passes
-    columns = (*counts, answers.confidence.astype(float).round(4))
-    writer.writerows(zip(*grids, *(column.tolist() for column in columns), strict=True))
+    checked = [""] * len(right) if verified is None else verified.astype(int).tolist()
+    columns = answers.segments, answers.passes, answers.confidence.astype(float).round(4)
+    columns = right.astype(int).tolist(), checked, *(column.tolist() for column in columns)
+    writer.writerows(zip(*grids, *columns, strict=True))
     return text.getvalue()
 
 

@@ -137,6 +137,8 @@ def write_segment(model: HRM, task: str, folder: Path, kind: str) -> Path:
         raise ValueError(f"--format {kind}: choose one of {', '.join(FORMATS)}")
     if model.config.forward_dtype != "float32":
         raise ValueError("export needs a model loaded with forward_dtype=float32")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file; name a folder to make")
     if folder.exists() and not (folder / "segment.json").is_file() and any(folder.iterdir()):
         raise ValueError(f"{folder}: holds other things than an exported segment; choose another folder")
     folder = folder.resolve()

@@ -5,6 +5,7 @@ The label never enters this file. The puzzle's rules enter to say afterwards whe
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from .answers import Answers, Solution, Thought
 from .backends import engine_for
-from .checkpoint import load_weights
+from .checkpoint import Weights, load_weights
 from .deduction import deduce
 from .halting import wants_to_halt
 from .looks import Look, votes
@@ -100,14 +101,16 @@ class Reasoner:
         self.model = model.eval()
         self.task = task_for(task, model.config.seq_len)
         if self.task.sound is None and (passes > 1 or pins or check):
-            raise ValueError(f"passes, pins and check are not for {task}, which has no rules to look by: use votes")
+            instead = ": use votes" if task == "arc" else ""
+            raise ValueError(f"passes, pins and check are not for {task}, of which no rules are known{instead}")
         if passes + pins == 1 and (noise or check or select != "confidence"):
             raise ValueError("noise, check and select choose among several passes: give passes or pins as well")
         self.max_segments, self.patience = max_segments, patient
         self.halt = "full" if deduces else ("settled" if learned else "stable") if halt == "auto" else halt
         self.passes, self.select, self.check = passes, select, check
         self.noise, self.pins, self.seed = noise, pins, seed
-        self.engine = engine_for(backend, self.model, task)
+        self.backend, self.engine = backend, engine_for(backend, self.model, task)
+        self.others: dict[int, Reasoner] = {}
         self.batch_size = batch_size
         self.card = card or {}
 
@@ -129,9 +132,24 @@ class Reasoner:
         found = found.resized(seq_len or found.model.config.seq_len)
         return cls(found.model, found.task, card=found.card, **options)
 
+    def fitting(self, puzzle: str) -> "Reasoner":
+        """This Reasoner for puzzles as large as the text, where its weights are for any size; else itself."""
+        cells = None if self.task.name == "arc" else self.task.cells_of(puzzle)
+        if cells in (None, self.task.seq_len):
+            return self
+        if cells not in self.others:
+            model = Weights(self.model, self.task.name).resized(cells).model
+            if model is self.model:
+                return self
+            other = copy(self)
+            other.model, other.task = model, task_for(self.task.name, cells)
+            other.engine = engine_for(self.backend, model, self.task.name)
+            self.others[cells] = other
+        return self.others[cells]
+
     def read(self, puzzle: str) -> np.ndarray:
         """The grid of a puzzle given as text. Raises ValueError if it is none, or has no answer at first sight."""
-        if self.task.sound is None:
+        if self.task.name == "arc":
             raise ValueError("ARC tasks are not puzzles in one text: use `hrm solve arc TASK.json`, or `run`")
         grid = self.task.parse(puzzle)
         if fault := self.task.clues_fault(grid):
@@ -143,6 +161,8 @@ class Reasoner:
 
         Raises ValueError if the text is not a puzzle of this model's kind.
         """
+        if (fitting := self.fitting(puzzle)) is not self:
+            return fitting.solve(puzzle, watch)
         trace: list[Thought] = []
 
         def keep(thought: Thought) -> None:
@@ -161,10 +181,18 @@ class Reasoner:
         """
         puzzles = iter(puzzles)
         while chunk := list(islice(puzzles, at_once)):
-            grids = [self.read(puzzle) for puzzle in chunk]
-            answers = self.run(self.task.encode(np.stack(grids)))
-            for row, grid in enumerate(grids):
-                yield self._solution(grid, answers, row, [])
+            fitting = [self.fitting(puzzle) for puzzle in chunk]
+            grids = [reasoner.read(puzzle) for reasoner, puzzle in zip(fitting, chunk, strict=True)]
+            solutions: dict[int, Solution] = {}
+            for reasoner in dict.fromkeys(fitting):
+                rows = [k for k, other in enumerate(fitting) if other is reasoner]
+                answers = reasoner.run(reasoner.task.encode(np.stack([grids[k] for k in rows])))
+                solutions |= {k: reasoner._solution(grids[k], answers, row, []) for row, k in enumerate(rows)}
+            yield from (solutions[k] for k in range(len(chunk)))
+
+    def answer(self, thought: Thought) -> str:
+        """What a thought holds for the answer, as text."""
+        return self.task.format(self.task.decode(thought.tokens))
 
     def _solution(self, grid: np.ndarray, answers: Answers, row: int, trace: list[Thought]) -> Solution:
         answer = self.task.decode(answers.tokens[row])
@@ -172,7 +200,7 @@ class Reasoner:
         return Solution(
             puzzle=self.task.format(grid),
             answer=self.task.format(answer),
-            verified=not fault,
+            verified=not fault if self.task.sound else None,
             fault=fault,
             segments=int(answers.segments[row]),
             confidence=float(answers.confidence[row]),

@@ -523,20 +523,24 @@ def settle(recipe: Recipe, folder: Path, source: Path | None) -> Recipe:
     asked = recipe.model_dump()
     if recipe.arch.forward_dtype == "auto":
         asked["arch"]["forward_dtype"] = held.arch.forward_dtype
-    for key, value in held.model_dump().items():
-        if key not in MAY_CHANGE and asked[key] != value:
+    before, now = (
+        flat({k: v for k, v in values.items() if k not in MAY_CHANGE}) for values in (held.model_dump(), asked)
+    )
+    for key, value in before.items():
+        if now[key] != value:
             raise ValueError(
-                f"--resume: {key}={_short(asked[key], value)} but {folder} was started with {_short(value, asked[key])}: "
-                "drop the override, or start a new run with --init-from"
+                f"--resume: {key}={now[key]} but {folder} was started with {value}: say {key}={value}, or `hrm train "
+                f"{folder}/config.yaml --resume auto` for all as it was; or start a new run with --init-from"
             )
     return Recipe(**asked)
 
 
-def _short(value: Any, other: Any) -> str:
-    """A value for a message; of two nested ones only what differs."""
-    if isinstance(value, dict) and isinstance(other, dict):
-        return ", ".join(f"{k}={v}" for k, v in value.items() if other.get(k) != v)
-    return str(value)
+def flat(values: dict[str, Any], under: str = "") -> dict[str, Any]:
+    """Nested values by their dotted keys."""
+    found = {}
+    for key, value in values.items():
+        found |= flat(value, f"{under}{key}.") if isinstance(value, dict) else {under + key: value}
+    return found
 
 
 def describe_run(trainer: Trainer, init_from: str | None) -> None:

@@ -1,4 +1,9 @@
-"""Puzzles: one file a kind. A task knows text, rules and symmetries, and no network."""
+"""Puzzles: one file a kind. A task knows text, rules and symmetries, and no network.
+
+text.py is the smallest whole one, with neither rules nor symmetries: whatever it has, every task of lines and grids has. What
+comes on top: `verify_batch` and a `fault` in words where `sound` names the rules; `augment` for training, `draw_symmetry` (of
+which `Symmetry` is one) for further passes; `generate_many` for `--source generate`; a board in display.py.
+"""
 
 from collections.abc import Callable
 
@@ -6,9 +11,10 @@ from ..config import nearest
 from .arc import Arc
 from .maze import Maze
 from .sudoku import Sudoku
+from .text import Text
 
-TASKS = {"sudoku": Sudoku, "maze": Maze, "arc": Arc}
-Task = Sudoku | Maze | Arc
+TASKS = {"sudoku": Sudoku, "maze": Maze, "arc": Arc, "text": Text}
+Task = Sudoku | Maze | Arc | Text
 Progress = Callable[[str, int, int], None]
 """Is told what is being made, how many are done and how many there will be."""
 

@@ -53,6 +53,8 @@ class Maze:
     name = "maze"
     sound = "valid_and_shortest"
     """What an answer is that passes the rules."""
+    apart_by = "answer"
+    usual_cells = 900
     one_answer = False
     """A maze may have several shortest paths."""
     blank = FREE + 1
@@ -72,6 +74,11 @@ class Maze:
     def seq_len(self) -> int:
         return self.rows * self.columns
 
+    @property
+    def widest_row(self) -> int:
+        """Characters of a row of a drawn maze, faulty ones too; a longer line is a whole maze."""
+        return 6 * self.columns + 1
+
     # --- text and tokens
 
     @staticmethod
@@ -87,6 +94,11 @@ class Maze:
         wide = len(lines[0])
         a_line_each = sum("S" in line for line in lines[:one]) > 1  # a drawn maze has one start
         return wide if one == 1 or a_line_each or wide > 2 * one else one * one
+
+    @staticmethod
+    def is_drawn_row(line: str) -> bool:
+        """Whether a line is a row of a drawn maze, and no maze."""
+        return len(line) <= MOST_COLUMNS and not ("S" in line and "G" in line)
 
     @staticmethod
     def tidy(line: str) -> str:

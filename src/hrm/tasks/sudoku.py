@@ -34,6 +34,10 @@ class Sudoku:
     name = "sudoku"
     sound = "verified"
     """What an answer is that passes the rules."""
+    apart_by = "answer"
+    """Which side of a row says that two are the same puzzle, up to symmetry: they are kept out of different splits."""
+    usual_cells = 81
+    """Of a puzzle whose size nobody names."""
     one_answer = True
     """Whether a puzzle has one right answer, so that every pass looks for the same."""
     blank = 1
@@ -68,6 +72,11 @@ class Sudoku:
         return self.size + 2
 
     @property
+    def widest_row(self) -> int:
+        """Characters of a row of a drawn grid, frames and all; a longer line is no drawing."""
+        return 6 * self.size + 1
+
+    @property
     def symbols(self) -> str:
         return SYMBOLS[: self.size]
 
@@ -77,6 +86,12 @@ class Sudoku:
     def cells_of(text: str) -> int | None:
         """Cells of the puzzle that a text holds, where weights for other sizes could take it: none do."""
         return None
+
+    @staticmethod
+    def is_drawn_row(line: str) -> bool:
+        """Whether a line is a row of a drawn grid, or of its frame, and no puzzle."""
+        cells = len(SEPARATORS.sub("", line))
+        return not cells or (cells not in BOXES and any(cells**2 == all_of for all_of in BOXES))
 
     @staticmethod
     def tidy(line: str) -> str:
