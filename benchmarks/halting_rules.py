@@ -10,7 +10,7 @@ import argparse
 
 from hrm import reasoner as engine
 from hrm.checkpoint import load_weights
-from hrm.cli import built_in_set
+from hrm.cli import usual_data
 from hrm.data import load_split
 from hrm.evaluate import evaluate, suited
 
@@ -18,12 +18,12 @@ from hrm.evaluate import evaluate, suited
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights")
-    parser.add_argument("--data", help="data set with validation rows; default: the weights' built-in one")
+    parser.add_argument("--data", help="data set with validation rows; default: as of `hrm eval`")
     parser.add_argument("--segments", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--still", type=float, nargs="+", default=[0.3, 0.1, 0.03])
     asked = parser.parse_args()
     found = load_weights(asked.weights, "cpu")
-    data = asked.data or built_in_set(found)
+    data = asked.data or usual_data(found, "val")
     rows = load_split(data, "val")
     found = suited(found, rows, data)
     sound = engine.Reasoner(found.model, found.task).task.sound

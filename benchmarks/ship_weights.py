@@ -24,6 +24,7 @@ from hrm.evaluate import evaluate
 from hrm.model import machine_dtype
 from hrm.reasoner import DEDUCTION_PASSES, Reasoner
 from hrm.tasks import task_for
+from hrm.train import flat
 
 NAMES = {
     "sudoku-hard-1k, test": "unseen puzzles of the same maker",
@@ -122,16 +123,10 @@ def source_of(path: str) -> tuple[str, str]:
 def command_of(recipe: Recipe) -> str:
     """The `hrm train` line that makes this recipe: the package's nearest, and what was laid over it."""
 
-    def flat(values: dict, before: str = "") -> dict[str, object]:
-        found = {}
-        for key, value in values.items():
-            found |= flat(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
-        return found
-
     def overrides(name: str) -> list[str]:
         known = flat(load_recipe(name).model_dump())
         found = {key: value for key, value in flat(recipe.model_dump(exclude={"about"})).items() if known[key] != value}
-        return [f"{key}={'null' if value is None else value}" for key, value in found.items()]
+        return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in found.items()]
 
     name = min(recipe_names(), key=lambda name: len(overrides(name)))
     return " ".join(["hrm train", name, *overrides(name)])

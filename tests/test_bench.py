@@ -1,6 +1,8 @@
 """The user's benchmark: what its report holds, and what it calls slower."""
 
+import ast
 import copy
+import importlib
 import json
 from pathlib import Path
 
@@ -115,3 +117,12 @@ def test_the_shell_measures_the_shipped_weights_and_compares_with_a_report(tmp_p
     (tmp_path / "before.json").write_text(json.dumps(report))
     ran = CliRunner().invoke(app, [*asked, "--compare", str(tmp_path / "before.json")])
     assert ran.exit_code == 1 and "slower: eager, 1 puzzle" in ran.output + ran.stderr
+
+
+@pytest.mark.parametrize("file", sorted(Path(__file__).parents[1].glob("benchmarks/*.py")), ids=lambda file: file.stem)
+def test_benchmarks_import_what_the_package_has(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "hrm":
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                assert hasattr(module, name.name) or importlib.import_module(f"{node.module}.{name.name}"), name.name

@@ -159,13 +159,29 @@ def test_a_stream_of_json_lines_or_csv_is_read_and_its_lines_are_counted(lines):
 
 
 def test_drawn_grids_come_by_standard_input_too():
-    small, larger = "S #\n  #\n# G", "S   \n## #\n#  #\n## G"  # sizes may differ
+    small, larger = "S #\n  #\n# G", "\n".join(["S" + " " * 11, *[" " * 12] * 10, " " * 11 + "G"])  # sizes may differ
     ran = hrm("solve", "maze", "-", stdin=f"{small}\n\n{larger}\n\n{small}\n")
     lengths = [len(line.removesuffix("  verified")) for line in ran.stdout.splitlines()]
-    assert ran.returncode == 0 and lengths == [9, 16, 9], ran.stdout + ran.stderr
+    assert ran.returncode == 0 and lengths == [9, 144, 9], ran.stdout + ran.stderr
     ran = hrm("solve", "sudoku", "-", "--format", "csv", stdin=TASK.format(TASK.parse(EASY), "grid"))
     (row,) = csv.DictReader(io.StringIO(ran.stdout))
     assert (row["line"], row["puzzle"], row["verified"], row["fault"]) == ("1", EASY, "true", ""), ran.stderr
+
+
+def test_rows_of_drawings_are_told_from_puzzles():
+    row = "5 3 . | . 7 . | . . ."
+    assert all(map(TASK.is_drawn_row, (row, "53..7....", "+---+---+---+", "53. .7. ...")))
+    dashed = EASY[:25] + "-" * 56  # an unbroken line, in which a dash is a blank
+    assert not any(map(TASK.is_drawn_row, (EASY, dashed, "1" * 16, "12x", EASY[:-1])))
+    assert TASK.is_puzzle(EASY[:-1]) and not TASK.is_puzzle(row)
+    maze = Maze(3, 3)
+    assert maze.is_drawn_row("S G") and maze.is_drawn_row("S #") and not maze.is_drawn_row("s##  ###g")
+    assert maze.is_puzzle("S##  ###G") and not maze.is_puzzle("#" * 12) and not maze.is_puzzle("S G")
+
+
+def test_a_recipe_is_told_in_full():
+    ran = hrm("recipes", "text-1k")
+    assert ran.returncode == 0 and "task: text\n" in ran.stdout and "  # separate: modules H and L (HRM)." in ran.stdout
 
 
 def test_one_drawn_puzzle_in_a_file_is_drawn(tmp_path):

@@ -9,8 +9,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from hrm import Reasoner
 from hrm.asking import puzzles_in
 from hrm.cli import app
+from hrm.display import board
 from hrm.tasks.maze import CELLS, FREE, GOAL, PATH, RIVAL, START, WALL, Maze, path_order
 
 TASK = Maze(6, 6)
@@ -153,7 +155,19 @@ def test_an_answer_of_padding_is_never_right():
     assert not maze.verify_batch(puzzle, unsaid).any() and "r1c2 was given as a wall" in maze.fault(
         puzzle[0], unsaid[0]
     )
-    assert maze.format(unsaid[0]) == "S?#oo##oG"
+    assert maze.format(unsaid[0]) == "S?#oo##oG" and (maze.parse("S?#oo##oG") == unsaid[0]).all()
+    assert "r1c2 holds '?'" in maze.clues_fault(maze.parse("S?#  ## G"))
+    assert board(maze, puzzle[0], unsaid[0]).plain.splitlines()[0] == "S ××▒▒"
+
+
+def test_mazes_of_several_sizes_are_answered_in_their_order():
+    small, larger = "S #  ## G", "S   ## ##  ### G"
+    reasoner = Reasoner.load("maze", "cpu", passes=8, check=True)
+    solutions = list(reasoner.solve_many([small, larger, small, larger]))
+    assert [len(s.answer) for s in solutions] == [9, 16, 9, 16] and all(s.verified for s in solutions)
+    assert reasoner.solve(larger).answer == solutions[1].answer
+    with pytest.raises(ValueError, match="row 1, column 2: 'x'"):
+        reasoner.solve("Sx#  ## G")
 
 
 def test_errands_and_edits_have_the_labels_of_their_own_mazes():

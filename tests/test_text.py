@@ -54,10 +54,22 @@ def test_a_set_is_as_long_as_its_longest_line_and_says_what_its_test_shares(fold
     questions = [{task.format(grid) for grid in task.decode(split.inputs)} for split in (train_rows, val, test)]
     assert not questions[0] & questions[1] and questions[2] == {"1+1", "77+8"}
     assert (train_rows.labels > 0).all()  # that an answer ends is learned too
-    shared = len(questions[0] & questions[2])
-    assert json.loads((folder / "data" / "hashes.json").read_text()).get("audit") == (
-        {"test_also_trained_on": shared} if shared else None
-    )
+    assert json.loads((folder / "data" / "hashes.json").read_text())["audit"] == {"test_also_trained_on": 1}
+
+
+def test_validation_is_cut_from_the_rows_by_whole_questions_and_may_have_longer_lines(folder, tmp_path):
+    rows = [f"{k % 7}+1,{k % 7 + 1}" for k in range(40)]  # seven questions
+    (tmp_path / "s.csv").write_text("question,answer\n" + "\n".join(rows) + "\n")
+    (tmp_path / "v.csv").write_text("question,answer\n1000+1,1001\n")
+    report = build("text", source=tmp_path / "s.csv", val=3, out=tmp_path / "d")
+    sides = [load_split(str(tmp_path / "d"), split).inputs for split in ("train", "val")]
+    held, asked = ({row.tobytes() for row in side} for side in sides)
+    assert (len(held), len(asked)) == (4, 3) and not held & asked and report.counts["val"] == 3
+    for count in (7, 8):
+        with pytest.raises(ValueError, match=f"--val {count}: leaves none of 40 rows to train on"):
+            build("text", source=tmp_path / "s.csv", val=count, out=tmp_path / "e")
+    build("text", source=tmp_path / "s.csv", val_source=str(tmp_path / "v.csv"), val=1, out=tmp_path / "f")
+    assert load_split(str(tmp_path / "f"), "val").metadata.seq_len == 6
 
 
 def test_what_text_has_no_use_for_is_refused(folder, tmp_path):
@@ -96,5 +108,7 @@ def test_text_from_the_shell(folder):
     first, bad, last = map(json.loads, ran.stdout.splitlines())
     assert (first["line"], first["verified"], bad["line"], bad["verified"], last["line"]) == (1, None, 3, False, 4)
     assert ran.returncode == 2 and "line 3: 7 characters, at most 4" in ran.stderr
+    ran = hrm("solve", "text", "6/2", "--weights", run)  # no file
+    assert ran.returncode == 0 and "confidence" in ran.stdout, ran.stderr
     ran = hrm("solve", "text", "1+1")
     assert ran.returncode == 2 and "no weights for text are shipped" in ran.stderr and ran.stderr.count("\n") == 1

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .data import file_text
 from .tasks import Task
+from .tasks.text import Text
 
 Numbered = list[tuple[int, str]]
 """Lines, or puzzles, and the numbers of their lines."""
@@ -48,7 +49,8 @@ def asked(argument: str, kind: type[Task]) -> Asked:
     """What an argument of `hrm solve` means: `-`, a file's name or a puzzle. ValueError for a file that cannot be read."""
     if argument == "-":
         return asked_on_stdin(kind)
-    if "/" in argument or Path(argument).suffix in FILES or os.path.exists(argument):
+    named = "/" in argument and kind is not Text  # whose questions may hold one
+    if named or Path(argument).suffix in FILES or os.path.exists(argument):
         text = file_text(argument)
         return asked_in(text, kind, argument)
     return Asked("puzzle", kind.cells_of(argument), lambda task: iter([[(1, argument)]]), lambda task: True)
@@ -109,8 +111,7 @@ def puzzles_in(text: str, task: Task, name: str) -> Numbered:
     header, puzzle_of = form_of(kept[0][1]) if kept else (0, puzzle_of_record)
     if not kept[header:]:
         raise ValueError(f"{name}: no puzzles in it")
-    longest = max(len(line) for _, line in kept)
-    if header or kept[0][1].startswith("{") or longest >= min(task.seq_len, task.widest_row + 1):
+    if header or kept[0][1].startswith("{") or any(task.is_puzzle(line) for _, line in kept):
         return [(number, puzzle_of(line)) for number, line in kept[header:]]
     if len(lines) ** 2 == task.seq_len and len(lines) == max(len(line) for _, line in lines):
         return [(1, "".join(f"{line}\n" for _, line in lines))]  # one drawn, whose empty lines are rows

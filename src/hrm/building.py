@@ -97,6 +97,9 @@ def build(
     if val_source:
         pools = dataclasses.replace(pools, val=read_csv(val_source))
     task = pools.task
+    if kind is Text:
+        rows = [*pools.train, *pools.val, *pools.test]
+        task = Text.for_lines(side for row in rows for side in (row.question, row.answer))
     if size and task.seq_len != size**2:
         raise ValueError(f"--size {size}: {source} has puzzles of {task.seq_len} cells")
     train = pools.train
@@ -111,11 +114,11 @@ def build(
             + (" of that rating" if min_rating else "")
         )
     in_test = orbit_keys(task, pools.test, progress)
-    kept_back = 0 if val is None or pools.val or subsample else val  # asked for, and to be had from the same rows
-    if kept_back and in_test:  # by such as the test does not hold
-        order = order[np.argsort([row_key(task, train[k]) not in in_test for k in order], kind="stable")]
-    chosen = np.sort(order[: subsample or max(1, len(train) - kept_back)])
-    spare = [train[k] for k in order[len(chosen) :]]
+    if val is None or pools.val or subsample:
+        chosen, left_over = np.sort(order[: subsample or len(train)]), order[subsample or len(train) :]
+    else:  # validation rows are asked for, and to be had from these alone
+        chosen, left_over = kept_back(task, train, order, val, in_test)
+    spare = [train[k] for k in left_over]
     picked = [train[k] for k in chosen]
 
     wanted = val if val is not None else min(256, len(picked) // 10)
@@ -124,7 +127,7 @@ def build(
     if pools.test:  # given whole; validation keeps clear of it
         test = pools.test
         val_rows = list(islice(apart(task, pools.val or spare, in_train | in_test), wanted))
-        shared = 0 if task.scarce else len(in_test & in_train)
+        shared = 0 if task.scarce else sum(row_key(task, row) in in_train for row in test)
     else:  # cut from what is left over
         val_rows = list(islice(apart(task, pools.val, in_train) if val_source else left, wanted))
         test = list(apart(task, left, orbit_keys(task, val_rows)))
@@ -155,7 +158,7 @@ def build(
     report = write_dataset(Path(out), splits, counts, overwrite, built, audit=audit)
     like_that = ", up to symmetry" * (task.apart_by == "answer")
     return dataclasses.replace(
-        report, note=f"of the test {shared:,} {task.apart_by}s are trained on as well{like_that}" if shared else ""
+        report, note=f"{shared:,} of the test's {task.apart_by}s are trained on as well{like_that}" if shared else ""
     )
 
 
@@ -199,11 +202,8 @@ def source_pools(
             f"--source {source}: no such file; else 'hf', 'generate' or a built-in set ({', '.join(BUILTIN)})"
         )
     rows = read_csv(source)
-    if isinstance(task, Text):
-        task = Text.for_lines(side for row in [*rows, *given_test] for side in (row.question, row.answer))
-    else:
-        with suppress(ValueError):  # else the first row is refused, by its line
-            task = type(task).for_cells(len(rows[0].question))
+    with suppress(ValueError):  # else the first row is refused, by its line
+        task = type(task).for_cells(len(rows[0].question))
     return Pools(task, rows, [], given_test)
 
 
@@ -262,6 +262,21 @@ def orbit_keys(task: Task, rows: list[Row], progress: Progress = untold) -> set[
         keys.add(row_key(task, row))
         progress("rows to keep clear of", number, len(rows))
     return keys
+
+
+def kept_back(
+    task: Task, rows: list[Row], order: np.ndarray, count: int, in_test: set[int]
+) -> tuple[np.ndarray, list[int]]:
+    """Rows to train on, in their order, and one row each of `count` keys that neither those nor the test hold."""
+    keys = [number if task.scarce else row_key(task, row) for number, row in enumerate(rows)]
+    held: dict[int, int] = {}
+    for k in order[::-1]:
+        if len(held) < count and keys[k] not in in_test:
+            held.setdefault(keys[k], k)
+    chosen = np.array([k for k in range(len(rows)) if keys[k] not in held], int)
+    if not len(chosen):
+        raise ValueError(f"--val {count}: leaves none of {len(rows)} rows to train on")
+    return chosen, list(held.values())
 
 
 def row_key(task: Task, row: Row) -> int:

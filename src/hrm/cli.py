@@ -110,7 +110,7 @@ def writable(*files: Path | None) -> None:
     if len({file.resolve() for file in named}) < len(named):
         raise ValueError(f"{named[0]}: named for two things to write; name two files")
     for file in named:
-        if (file.exists() and not file.is_file()) or file.parts[:1] == ("-",) or file.parts[:2] == ("/", "dev"):
+        if (file.exists() and not file.is_file()) or str(file) == "-" or str(file).startswith(("/dev/std", "/dev/fd")):
             raise ValueError(f"{file}: a folder, a device or standard output; name a file to write")
         if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
             raise ValueError(f"{file}: no folder {file.parent} to write it in; make it, or name another")
@@ -470,7 +470,7 @@ def evaluate_command(
         )
     else:
         refuse(context, "votes ensemble submission", "for ARC only")
-    data = data or usual_data(found)
+    data = data or usual_data(found, split)
     if os.path.isfile(data):
         refuse(context, "split", "a CSV file has no splits")
         if found.task == "arc":
@@ -514,13 +514,13 @@ def evaluate_command(
     print(f"time           {report['seconds']:.1f} s, {report['seconds'] / report['rows'] * 1000:.2f} ms a puzzle")
 
 
-def usual_data(found: Any) -> str:
+def usual_data(found: Any, split: str = "test") -> str:
     """What weights are measured on where the user names nothing: the folder that they were trained with, else a built-in set
-    of their size, or of their task; where the folder is gone, a line on stderr says so."""
+    of their size, or of their task; where the folder is gone or lacks the split, a line on stderr says so."""
     from .data import BUILTIN
 
     trained_with = found.card.get("data", "")
-    if os.path.isdir(trained_with):
+    if (Path(trained_with) / split / "dataset.json").is_file():
         return trained_with
     cells = {name: task.seq_len for name, (_, task) in BUILTIN.items() if task.name == found.task}
     if not cells:

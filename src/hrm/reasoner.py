@@ -133,16 +133,21 @@ class Reasoner:
         return cls(found.model, found.task, card=found.card, **options)
 
     def fitting(self, puzzle: str) -> "Reasoner":
-        """This Reasoner for puzzles as large as the text, where its weights are for any size; else itself."""
+        """This Reasoner for puzzles as large as the text, where its weights are for any size; else itself.
+
+        Raises ValueError if the text is no puzzle of the size that it seems to have.
+        """
         cells = None if self.task.name == "arc" else self.task.cells_of(puzzle)
         if cells in (None, self.task.seq_len):
             return self
         if cells not in self.others:
+            task = task_for(self.task.name, cells)
+            task.parse(puzzle)
             model = Weights(self.model, self.task.name).resized(cells).model
             if model is self.model:
                 return self
             other = copy(self)
-            other.model, other.task = model, task_for(self.task.name, cells)
+            other.model, other.task = model, task
             other.engine = engine_for(self.backend, model, self.task.name)
             self.others[cells] = other
         return self.others[cells]

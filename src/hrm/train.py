@@ -528,9 +528,10 @@ def settle(recipe: Recipe, folder: Path, source: Path | None) -> Recipe:
     )
     for key, value in before.items():
         if now[key] != value:
+            theirs, ours = (json.dumps(side) for side in (now[key], value))
             raise ValueError(
-                f"--resume: {key}={now[key]} but {folder} was started with {value}: say {key}={value}, or `hrm train "
-                f"{folder}/config.yaml --resume auto` for all as it was; or start a new run with --init-from"
+                f"--resume: {key}={theirs} but {folder} was started with {ours}: say {key}={ours}, or `hrm train "
+                f"{folder}/config.yaml --resume {folder}` for all as it was; or start a new run with --init-from"
             )
     return Recipe(**asked)
 

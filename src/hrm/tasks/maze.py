@@ -18,7 +18,7 @@ from .symmetry import Symmetry
 
 CELLS = "# SGo"
 WALL, FREE, START, GOAL, PATH, NONE = range(6)
-"""NONE is what a model answers where it answers padding: no cell, never right, written as `?`."""
+"""NONE is what a model answers where it answers padding: no cell, never right, written `?`."""
 OTHER_WORDS = str.maketrans({".": " ", "█": "#", "·": " ", "s": "S", "g": "G"})
 """What else a cell may be written as."""
 DIRECTIONS = ((1, 0), (0, -1), (0, 1), (-1, 0))
@@ -74,11 +74,6 @@ class Maze:
     def seq_len(self) -> int:
         return self.rows * self.columns
 
-    @property
-    def widest_row(self) -> int:
-        """Characters of a row of a drawn maze, faulty ones too; a longer line is a whole maze."""
-        return 6 * self.columns + 1
-
     # --- text and tokens
 
     @staticmethod
@@ -97,8 +92,15 @@ class Maze:
 
     @staticmethod
     def is_drawn_row(line: str) -> bool:
-        """Whether a line is a row of a drawn maze, and no maze."""
-        return len(line) <= MOST_COLUMNS and not ("S" in line and "G" in line)
+        """Whether a line is a row of a drawn maze, and no maze: those have an S, a G and a square number of cells."""
+        told = line.translate(OTHER_WORDS)
+        return "S" not in told or "G" not in told or math.isqrt(len(line)) ** 2 != len(line)
+
+    def is_puzzle(self, line: str) -> bool:
+        """Whether a line of a file, whose first maze is of this size, is a maze, if a faulty one, and no row of one drawn."""
+        told = line.translate(OTHER_WORDS)
+        square = math.isqrt(len(line)) ** 2 == len(line)
+        return "S" in told and "G" in told and len(line) != self.columns and (square or len(line) > MOST_COLUMNS)
 
     @staticmethod
     def tidy(line: str) -> str:
@@ -129,9 +131,9 @@ class Maze:
             if len(line) > self.columns:
                 raise ValueError(f"row {r + 1}: {self.columns} cells expected, got {len(line)}")
             for c, char in enumerate(line.ljust(self.columns)):
-                if char not in CELLS:
+                if char not in CELLS + "?":
                     raise ValueError(f"row {r + 1}, column {c + 1}: '{char}' is none of '#', ' ', 'S', 'G', 'o'")
-                grid[r, c] = CELLS.index(char)
+                grid[r, c] = (CELLS + "?").index(char)
         return grid.ravel()
 
     def format(self, grid: np.ndarray, style: str = "line") -> str:
@@ -158,6 +160,8 @@ class Maze:
         for cell, word in ((START, "start"), (GOAL, "goal")):
             if (count := int((puzzle == cell).sum())) != 1:
                 return f"{count} {word} cells '{CELLS[cell]}', expected 1"
+        if (puzzle == NONE).any():
+            return f"{self._cell(np.flatnonzero(puzzle == NONE)[0])} holds '?', which is no cell"
         if (puzzle == PATH).any():
             return f"{self._cell(np.flatnonzero(puzzle == PATH)[0])} holds a path cell 'o'; a puzzle has none"
         return "" if self.rate(puzzle) else "no way leads from S to G"

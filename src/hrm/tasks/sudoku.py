@@ -72,11 +72,6 @@ class Sudoku:
         return self.size + 2
 
     @property
-    def widest_row(self) -> int:
-        """Characters of a row of a drawn grid, frames and all; a longer line is no drawing."""
-        return 6 * self.size + 1
-
-    @property
     def symbols(self) -> str:
         return SYMBOLS[: self.size]
 
@@ -89,9 +84,13 @@ class Sudoku:
 
     @staticmethod
     def is_drawn_row(line: str) -> bool:
-        """Whether a line is a row of a drawn grid, or of its frame, and no puzzle."""
+        """Whether a line is a row of a drawn grid, or of its frame, and no puzzle of any size."""
         cells = len(SEPARATORS.sub("", line))
-        return not cells or (cells not in BOXES and any(cells**2 == all_of for all_of in BOXES))
+        return len(line) not in BOXES and (not cells or (cells not in BOXES and cells**2 in BOXES))
+
+    def is_puzzle(self, line: str) -> bool:
+        """Whether a line of a file is a puzzle of this size, if a faulty one, and no row of one drawn, frame and all."""
+        return len(line) >= min(self.seq_len, 6 * self.size + 2)
 
     @staticmethod
     def tidy(line: str) -> str:

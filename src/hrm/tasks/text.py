@@ -33,8 +33,6 @@ class Text:
     scarce = False
     usual_cells = 1
     """Until the lines are read."""
-    widest_row = 0
-    """Never drawn: every line of a file is a puzzle."""
 
     @classmethod
     def for_cells(cls, cells: int) -> "Text":
@@ -54,8 +52,13 @@ class Text:
 
     @staticmethod
     def is_drawn_row(line: str) -> bool:
-        """Every line is a puzzle."""
+        """Nothing is drawn."""
         return False
+
+    @staticmethod
+    def is_puzzle(line: str) -> bool:
+        """Every line is one."""
+        return True
 
     @staticmethod
     def tidy(line: str) -> str:
