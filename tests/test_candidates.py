@@ -294,8 +294,10 @@ def test_a_pass_that_goes_back_starts_from_fresh_states():
 
     net = scripted(1, config=model(carry="both").config)
     net.__class__, thoughts = Aging, []
-    Reasoner(net, passes=20, batch_size=1).run(SPLIT.inputs[:1], watch=thoughts.append)
+    Reasoner(net, passes=20, batch_size=1, states=True).run(SPLIT.inputs[:1], watch=thoughts.append)
     assert thoughts[-1].look > 2 and len(thoughts) == len(net.ages)
+    after = [float((torch.from_numpy(t.states[0]) - net.H_init).mean()) for t in thoughts]
+    assert after == pytest.approx([age + 1 for age in net.ages], abs=1e-4)
     looks = [t.look for t in thoughts]
     expected = [looks[:k].count(look) for k, look in enumerate(looks)]  # segments of this pass so far
     np.testing.assert_allclose(net.ages, expected, atol=1e-5)

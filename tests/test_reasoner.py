@@ -111,6 +111,11 @@ def test_solve_tells_answer_verdict_and_trace():
     assert 0 <= solution.confidence <= 1
     many = list(reasoner.solve_many([text] * 3))
     assert [s.answer for s in many] == [solution.answer] * 3
+    assert not any(thought.states for thought in solution.trace)
+    looked_into = Reasoner(reasoner.model, states=True).solve(text)
+    for thought in looked_into.trace:  # the heads read from the states what the thought says
+        read = reasoner.model.read(tuple(torch.from_numpy(z)[None] for z in thought.states), None)
+        assert (read.logits.argmax(-1)[0].numpy() == thought.tokens).all() and len(thought.states) == 2
 
 
 def test_verification_is_by_the_rules_not_by_the_label():

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,14 @@ class Thought:
     """Which pass over the puzzle this belongs to."""
     candidates: np.ndarray | None = None
     """(S, V) bool: the values that stand after this segment, where they are the carry."""
+    states: tuple[np.ndarray, ...] = ()
+    """z_H and z_L after this segment, (N, D) float32 each, where the Reasoner was asked for `states`: of N positions, in the
+    order of the model's, the puzzle as this pass saw it."""
+
+    @staticmethod
+    def states_of(state: tuple[Tensor, ...], place: int) -> tuple[np.ndarray, ...]:
+        """Those of one of the puzzles that run at once."""
+        return tuple(z[place].float().cpu().numpy() for z in state)
 
 
 @dataclass(frozen=True)

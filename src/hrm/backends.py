@@ -96,9 +96,8 @@ class _ProgramEngine:
             given |= {"z_H": state[0].float(), "z_L": state[1].float()}
         arrays = {name: np.ascontiguousarray(given[name].numpy()) for name in self.step.inputs}
         found = dict(zip(self.step.outputs, map(torch.from_numpy, self.run(arrays)), strict=True))
-        if self.step.latent:
-            state = found["next_z_H"], found["next_z_L"]
-        return state, Output(
+        after = (found["next_z_H"], found["next_z_L"]) if self.step.latent else ()  # else they stay inside the program
+        return after, Output(
             found["logits"], found["q_halt"], found.get("q_continue", torch.zeros_like(found["q_halt"]))
         )
 

@@ -70,6 +70,7 @@ def deduce(
     batch_size: int,
     obeys: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     watch: Callable[[Thought], None] | None = None,
+    states: bool = False,
 ) -> Answers:
     """Answer N puzzles, tokens (N, S), each with at most `passes` passes of at most `max_segments` segments.
 
@@ -99,6 +100,7 @@ def deduce(
         caution = torch.tensor([walk.caution for walk in walks], device=device)
         candidates, *state = carried
         state, out = engine(tuple(state) or model.initial_state(len(walks)), candidates, names[numbers])
+        reached = tuple(z.clone() for z in state) if watch and states else ()  # who goes back is given others below
         chances, belief = out.logits.softmax(-1), out.q_halt.sigmoid()
         after = ruled_out(candidates, chances, (model.config.rules_out * caution)[:, None, None])
         unsettled, still = is_open(after).any(1), (after == candidates).all((1, 2))
@@ -155,6 +157,7 @@ def deduce(
                         halted=bool(leaving[place]),
                         look=int(here.passes[place]) - 1,
                         candidates=after[place].cpu().numpy(),
+                        states=Thought.states_of(reached, place),
                     )
                 )
         stay = np.flatnonzero(~leaving)

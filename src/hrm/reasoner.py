@@ -53,6 +53,8 @@ class Reasoner:
     asked up to so many times more, with a cell filled in that the first look wavered over. With `check` a pass is
     accepted if, and only if, its answer obeys the puzzle's rules.
 
+    `states`: the thoughts of a trace hold z_H and z_L as well, up to a megabyte each.
+
     `backend`: what runs the segments, see backends.py. Raises ValueError for options that are unknown, out of range or not
     for this model.
     """
@@ -73,6 +75,7 @@ class Reasoner:
         seed: int = 0,
         backend: str = "auto",
         batch_size: int = 64,
+        states: bool = False,
         card: dict | None = None,
     ):
         deduces = model.config.deduces
@@ -111,7 +114,7 @@ class Reasoner:
         self.noise, self.pins, self.seed = noise, pins, seed
         self.backend, self.engine = backend, engine_for(backend, self.model, task)
         self.others: dict[int, Reasoner] = {}
-        self.batch_size = batch_size
+        self.batch_size, self.states = batch_size, states
         self.card = card or {}
 
     @classmethod
@@ -227,7 +230,7 @@ class Reasoner:
 
     def _run(self, tokens: np.ndarray, names: np.ndarray, watch: Callable[[Thought], None] | None) -> Answers:
         if self.model.config.deduces:
-            how = {name: getattr(self, name) for name in ("max_segments", "passes", "patience", "batch_size")}
+            how = {name: getattr(self, name) for name in ("max_segments", "passes", "patience", "batch_size", "states")}
             obeys = self._obey_rules if self.check else None
             return deduce(self.model, self.engine, self.task, tokens, names, obeys=obeys, watch=watch, **how)
         first = self.look(tokens, names, 0, watch)
@@ -367,6 +370,7 @@ class Reasoner:
                             residual=float(here.residual[place]),
                             halted=bool(gone[place]),
                             look=look,
+                            states=Thought.states_of(state, place) if self.states else (),
                         )
                     )
             stay = ~leaving
