@@ -358,12 +358,12 @@ def test_weights_are_measured_on_what_they_were_trained_with_or_a_set_of_their_s
     shape = {"vocab_size": 8, "seq_len": 36, "num_puzzle_identifiers": 1}
     six = HRM(tiny(**shape))
     assert usual_data(Weights(six, "sudoku")) == "sudoku-6x6-1k"
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "dataset.json").write_text("{}")
     assert usual_data(Weights(six, "sudoku", {"data": str(tmp_path)})) == str(tmp_path) and not capsys.readouterr().err
     assert usual_data(Weights(six, "sudoku", {"data": "gone"})) == "sudoku-6x6-1k"
-    assert (
-        capsys.readouterr().err
-        == "hrm: gone, which these weights were trained with, is not here: sudoku-6x6-1k is taken\n"
-    )
+    said = "hrm: no test split in gone, which they were trained with: sudoku-6x6-1k is taken\n"
+    assert capsys.readouterr().err == said
 
 
 def test_eval_writes_the_promised_keys(tmp_path):

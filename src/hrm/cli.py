@@ -206,10 +206,7 @@ def shipped_for(task: str) -> str:
     from .checkpoint import shipped_weights
 
     if task not in shipped_weights():
-        recipe = {"arc": "arc-mini", "text": "text-1k"}[task]
-        raise ValueError(
-            f"no weights for {task} are shipped: train some ({recipe}, see `hrm recipes`), give --weights RUN"
-        )
+        raise ValueError(f"no weights for {task} are shipped: train some (see `hrm recipes`) and give --weights RUN")
     return task
 
 
@@ -522,14 +519,15 @@ def usual_data(found: Any, split: str = "test") -> str:
     trained_with = found.card.get("data", "")
     if (Path(trained_with) / split / "dataset.json").is_file():
         return trained_with
+    missing = f"no {split} split in {trained_with}, which they were trained with" if trained_with else ""
     cells = {name: task.seq_len for name, (_, task) in BUILTIN.items() if task.name == found.task}
     if not cells:
-        raise ValueError(f"--data: no built-in set of task {found.task}; name a folder that `hrm data build` made")
-    name = next((name for name in cells if cells[name] == found.model.config.seq_len), next(iter(cells)))
-    if trained_with and trained_with not in BUILTIN:
-        print(
-            f"hrm: {trained_with}, which these weights were trained with, is not here: {name} is taken", file=sys.stderr
+        raise ValueError(
+            f"--data is missing: {missing or 'no built-in set of task ' + found.task}; name a CSV or folder"
         )
+    name = next((name for name in cells if cells[name] == found.model.config.seq_len), next(iter(cells)))
+    if missing and trained_with not in BUILTIN:
+        print(f"hrm: {missing}: {name} is taken", file=sys.stderr)
     return name
 
 
