@@ -226,7 +226,7 @@ def test_lines_are_numbered_however_they_arrive():
         os.write(ends[1], written)
         found += next(groups) if written != b"d" else []
     os.close(ends[1])
-    assert [*found, *next(groups)] == [(1, "a"), (3, "b"), (4, "cc"), (6, "d")]
+    assert [*found, *next(groups)] == [(1, "a"), (2, ""), (3, "b"), (4, "cc"), (5, ""), (6, "d")]
     os.close(ends[0])
 
 

@@ -140,7 +140,7 @@ def test_options_are_checked():
         with pytest.raises(ValueError, match="learned no halting"):
             Reasoner(six_by_six(halting="fixed"), halt=halt)
     for option in ({"passes": 2}, {"pins": 1}, {"check": True}):
-        with pytest.raises(ValueError, match="not for arc, which has no rules"):
+        with pytest.raises(ValueError, match="not for arc, of which no rules are known"):
             Reasoner(six_by_six(), "arc", **option)
     with pytest.raises(ValueError, match="hrm solve arc TASK.json"):
         Reasoner(six_by_six(), "arc").solve("12")

@@ -341,7 +341,7 @@ def test_resume_refuses_another_recipe_and_init_from_takes_weights_only(tmp_path
     first = train(recipe(steps=4), runs=tmp_path)
     with pytest.raises(ValueError, match="continue it with --resume auto"):
         train(recipe(steps=4), runs=tmp_path)
-    with pytest.raises(ValueError, match=r"lr=0\.5 but .*: say lr=0\.0001, or .*config\.yaml --resume auto"):
+    with pytest.raises(ValueError, match=r"lr=0\.5 but .*: say lr=0\.0001, or .*/x/config\.yaml --resume"):
         train(recipe(steps=8, lr=0.5), runs=tmp_path, resume="auto")
     with pytest.raises(ValueError, match="neither a run folder"):
         train(recipe(), runs=tmp_path, resume=str(tmp_path / "nowhere"))

@@ -22,6 +22,8 @@ Numbered = list[tuple[int, str]]
 """Lines, or puzzles, and the numbers of their lines."""
 FILES = (".txt", ".csv", ".json", ".jsonl", ".gz")
 """What ends so names a file, whether or not it exists."""
+TYPED = "puzzle"
+"""The name of a puzzle that is the argument itself."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def asked(argument: str, kind: type[Task]) -> Asked:
     if named or Path(argument).suffix in FILES or os.path.exists(argument):
         text = file_text(argument)
         return asked_in(text, kind, argument)
-    return Asked("puzzle", kind.cells_of(argument), lambda task: iter([[(1, argument)]]), lambda task: True)
+    return Asked(TYPED, kind.cells_of(argument), lambda task: iter([[(1, argument)]]), lambda task: True)
 
 
 def asked_in(text: str, kind: type[Task], name: str) -> Asked:

@@ -117,20 +117,20 @@ def build(
     if val is None or pools.val or subsample:
         chosen, left_over = np.sort(order[: subsample or len(train)]), order[subsample or len(train) :]
     else:  # validation rows are asked for, and to be had from these alone
-        chosen, left_over = kept_back(task, train, order, val, in_test)
+        chosen, left_over = kept_back(task, train, order, val, {*in_test})
     spare = [train[k] for k in left_over]
     picked = [train[k] for k in chosen]
 
     wanted = val if val is not None else min(256, len(picked) // 10)
-    in_train = orbit_keys(task, picked)
+    in_train = {*orbit_keys(task, picked)}
     left, shared = apart(task, spare, in_train), 0
     if pools.test:  # given whole; validation keeps clear of it
         test = pools.test
-        val_rows = list(islice(apart(task, pools.val or spare, in_train | in_test), wanted))
-        shared = 0 if task.scarce else sum(row_key(task, row) in in_train for row in test)
+        val_rows = list(islice(apart(task, pools.val or spare, in_train.union(in_test)), wanted))
+        shared = 0 if task.scarce else sum(key in in_train for key in in_test)
     else:  # cut from what is left over
         val_rows = list(islice(apart(task, pools.val, in_train) if val_source else left, wanted))
-        test = list(apart(task, left, orbit_keys(task, val_rows)))
+        test = list(apart(task, left, {*orbit_keys(task, val_rows)}))
     if val is not None and len(val_rows) < val:
         raise ValueError(
             f"--val {val}: only {len(val_rows)} rows are left over whose {task.apart_by}s are not in train or test"
@@ -138,7 +138,7 @@ def build(
         )
 
     puzzles, answers = checked_grids(picked, task)
-    kept_out = orbit_keys(task, val_rows + test) if (beyond or drift) and not task.scarce else set()
+    kept_out = {*orbit_keys(task, val_rows + test)} if (beyond or drift) and not task.scarce else set()
     if beyond:
         make = numba_task(f"--beyond {beyond}").beyond
         made = make(task, answers, beyond, stream_seed(seed, BEYOND, 0), progress)
@@ -256,10 +256,10 @@ def from_hub(task: Task, file: str) -> str:
         ) from None
 
 
-def orbit_keys(task: Task, rows: list[Row], progress: Progress = untold) -> set[int]:
-    keys = set()
+def orbit_keys(task: Task, rows: list[Row], progress: Progress = untold) -> list[int]:
+    keys = []
     for number, row in enumerate(rows, 1):
-        keys.add(row_key(task, row))
+        keys.append(row_key(task, row))
         progress("rows to keep clear of", number, len(rows))
     return keys
 

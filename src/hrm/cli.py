@@ -162,7 +162,7 @@ def solve(
     """Solve one puzzle, a file of them, or a stream. Exit code 1 if an answer fails the puzzle's rules."""
     if output not in ("text", "json", "csv"):
         raise ValueError(f"--format {output}: choose text, json or csv")
-    from .asking import asked
+    from .asking import TYPED, asked
     from .reasoner import Reasoner
     from .tasks import known_task
 
@@ -195,7 +195,12 @@ def solve(
     if reasoner.task.name != task:
         raise ValueError(f"{weights}: weights for {reasoner.task.name}, not for {task}")
     if watch or png or (output == "text" and to_solve.shown(reasoner.task)):
-        failed = solve_one(reasoner, to_solve.only(reasoner.task), watch, png)
+        one = to_solve.only(reasoner.task)
+        try:
+            reasoner.read(one)
+        except ValueError as error:
+            raise ValueError(f"{to_solve.name}: {error}" if to_solve.name != TYPED else error) from None
+        failed = solve_one(reasoner, one, watch, png)
     else:
         failed = Answering(reasoner, output, to_solve.name).answer(to_solve.groups(reasoner.task))
     raise typer.Exit(failed)
