@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,6 @@ class Thought:
     states: tuple[np.ndarray, ...] = ()
     """z_H and z_L after this segment, (N, D) float32 each, where the Reasoner was asked for `states`: of N positions, in the
     order of the model's, the puzzle as this pass saw it."""
-
-    @staticmethod
-    def states_of(state: tuple[Tensor, ...], place: int) -> tuple[np.ndarray, ...]:
-        """Those of one of the puzzles that run at once."""
-        return tuple(z[place].float().cpu().numpy() for z in state)
 
 
 @dataclass(frozen=True)

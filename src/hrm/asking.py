@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -61,11 +62,14 @@ def asked(argument: str, kind: type[Task]) -> Asked:
 def asked_in(text: str, kind: type[Task], name: str) -> Asked:
     """The puzzles of a text, of the file of that name."""
 
-    def shown(task: Task) -> bool:
-        puzzles = puzzles_in(text, task, name)
-        return len(puzzles) == 1 and "\n" in puzzles[0][1].strip()
+    @cache
+    def puzzles(task: Task) -> Numbered:
+        return puzzles_in(text, task, name)
 
-    return Asked(name, cells_in(text, kind), lambda task: iter([puzzles_in(text, task, name)]), shown)
+    def shown(task: Task) -> bool:
+        return len(puzzles(task)) == 1 and "\n" in puzzles(task)[0][1].strip()
+
+    return Asked(name, cells_in(text, kind), lambda task: iter([puzzles(task)]), shown)
 
 
 def asked_on_stdin(kind: type[Task]) -> Asked:

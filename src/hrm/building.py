@@ -138,7 +138,9 @@ def build(
         )
 
     puzzles, answers = checked_grids(picked, task)
-    kept_out = {*orbit_keys(task, val_rows + test)} if (beyond or drift) and not task.scarce else set()
+    kept_out = set()
+    if (beyond or drift) and not task.scarce:
+        kept_out = {*orbit_keys(task, val_rows), *(in_test or orbit_keys(task, test))}
     if beyond:
         make = numba_task(f"--beyond {beyond}").beyond
         made = make(task, answers, beyond, stream_seed(seed, BEYOND, 0), progress)

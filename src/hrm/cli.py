@@ -162,7 +162,7 @@ def solve(
     """Solve one puzzle, a file of them, or a stream. Exit code 1 if an answer fails the puzzle's rules."""
     if output not in ("text", "json", "csv"):
         raise ValueError(f"--format {output}: choose text, json or csv")
-    from .asking import TYPED, asked
+    from .asking import asked
     from .reasoner import Reasoner
     from .tasks import known_task
 
@@ -195,12 +195,7 @@ def solve(
     if reasoner.task.name != task:
         raise ValueError(f"{weights}: weights for {reasoner.task.name}, not for {task}")
     if watch or png or (output == "text" and to_solve.shown(reasoner.task)):
-        one = to_solve.only(reasoner.task)
-        try:
-            reasoner.read(one)
-        except ValueError as error:
-            raise ValueError(f"{to_solve.name}: {error}" if to_solve.name != TYPED else error) from None
-        failed = solve_one(reasoner, one, watch, png)
+        failed = solve_one(reasoner, to_solve, watch, png)
     else:
         failed = Answering(reasoner, output, to_solve.name).answer(to_solve.groups(reasoner.task))
     raise typer.Exit(failed)
@@ -336,14 +331,19 @@ def identifier_names(data: str | Path, rows: Any) -> list[str]:
     return names
 
 
-def solve_one(reasoner: Any, puzzle: str, watch: bool, png: Path | None) -> int:
-    """One puzzle, drawn; exit code."""
+def solve_one(reasoner: Any, to_solve: Any, watch: bool, png: Path | None) -> int:
+    """The one puzzle of what is to be solved (asking.py), drawn; exit code."""
     from rich.console import Console
 
+    from .asking import TYPED
     from .display import Waiting, Watcher, answer_board, verdict
 
     console = Console(highlight=False)
-    task, given = reasoner.task, reasoner.read(puzzle)
+    task, puzzle = reasoner.task, to_solve.only(reasoner.task)
+    try:
+        given = reasoner.read(puzzle)
+    except ValueError as error:
+        raise ValueError(error if to_solve.name == TYPED else f"{to_solve.name}: {error}") from None
     started = time.perf_counter()
     with Watcher(console, task, given, reasoner.max_segments) if watch else Waiting(console) as watcher:
         solution = reasoner.solve(puzzle, watcher)

@@ -18,6 +18,7 @@ from torch import Tensor
 from .answers import Answers, Thought
 from .backends import Engine
 from .candidates import assumed, is_open, ruled_out, surest
+from .looks import states_of
 from .model import HRM
 
 DOUBT = 0.1
@@ -157,7 +158,7 @@ def deduce(
                         halted=bool(leaving[place]),
                         look=int(here.passes[place]) - 1,
                         candidates=after[place].cpu().numpy(),
-                        states=Thought.states_of(reached, place),
+                        states=states_of(reached, place),
                     )
                 )
         stay = np.flatnonzero(~leaving)

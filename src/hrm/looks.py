@@ -61,6 +61,11 @@ class Look:
         return tuple(found)
 
 
+def states_of(state: State, place: int) -> tuple[np.ndarray, ...]:
+    """The states of one of the puzzles that run at once, (N, D) float32 each, for a thought to hold."""
+    return tuple(z[place].float().cpu().numpy() for z in state)
+
+
 def votes(tokens: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Of k answers to each of N puzzles, tokens (k, N, S) and weights (k, N), the total weight behind each, (k, N)."""
     worth = np.zeros_like(weights)

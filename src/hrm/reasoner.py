@@ -19,7 +19,7 @@ from .backends import engine_for
 from .checkpoint import Weights, load_weights
 from .deduction import deduce
 from .halting import wants_to_halt
-from .looks import Look, votes
+from .looks import Look, states_of, votes
 from .model import HRM, Output
 from .tasks import task_for
 
@@ -370,7 +370,7 @@ class Reasoner:
                             residual=float(here.residual[place]),
                             halted=bool(gone[place]),
                             look=look,
-                            states=Thought.states_of(state, place) if self.states else (),
+                            states=states_of(state, place) if self.states else (),
                         )
                     )
             stay = ~leaving

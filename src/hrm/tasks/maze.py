@@ -19,6 +19,7 @@ from .symmetry import Symmetry
 CELLS = "# SGo"
 WALL, FREE, START, GOAL, PATH, NONE = range(6)
 """NONE is what a model answers where it answers padding: no cell, never right, written `?`."""
+WRITTEN = CELLS + "?"
 OTHER_WORDS = str.maketrans({".": " ", "█": "#", "·": " ", "s": "S", "g": "G"})
 """What else a cell may be written as."""
 DIRECTIONS = ((1, 0), (0, -1), (0, 1), (-1, 0))
@@ -131,14 +132,14 @@ class Maze:
             if len(line) > self.columns:
                 raise ValueError(f"row {r + 1}: {self.columns} cells expected, got {len(line)}")
             for c, char in enumerate(line.ljust(self.columns)):
-                if char not in CELLS + "?":
+                if char not in WRITTEN:
                     raise ValueError(f"row {r + 1}, column {c + 1}: '{char}' is none of '#', ' ', 'S', 'G', 'o'")
-                grid[r, c] = (CELLS + "?").index(char)
+                grid[r, c] = WRITTEN.index(char)
         return grid.ravel()
 
     def format(self, grid: np.ndarray, style: str = "line") -> str:
         """A maze as one line of cells, or a line a row (style="grid")."""
-        cells = [(CELLS + "?")[cell] for cell in grid.tolist()]
+        cells = [WRITTEN[cell] for cell in grid.tolist()]
         if style == "line":
             return "".join(cells)
         if style != "grid":
