@@ -440,9 +440,8 @@ def loop(
             last = step == trainer.total
             late = max_minutes is not None and time.monotonic() - clock > 60 * max_minutes
             spent = max_steps is not None and step - first >= max_steps
-            # several processes agree on leaving at log points only, for a vote costs a round trip
-            voting = ranks.world == 1 or step % recipe.log_every == 0
-            leave = spent or (voting and ranks.any(bool(signals.received) or late))
+            # asked at every step, not at log points: torchrun kills its processes 30 seconds after its own signal
+            leave = ranks.any(spent or late or bool(signals.received))
             saves = last or leave or step % recipe.checkpoint_every == 0
             evaluates = validation is not None and (last or step % recipe.eval_every == 0)
             try:
