@@ -92,7 +92,7 @@ def test_halting_rules_by_hand(monkeypatch):
         assert Reasoner(model, halt="settled").run(row[None]).segments[0] == (both[0] + 1 if both else 6)
         assert Reasoner(model, halt="stable").run(row[None]).segments[0] == (same[0] + 1 if same else 6)
         moved = [thought.residual for thought in thoughts]
-        monkeypatch.setattr("hrm.reasoner.STILL", sorted(moved)[2])
+        monkeypatch.setattr("hrm.running.STILL", sorted(moved)[2])
         still = [k for k in range(6) if moved[k] < sorted(moved)[2]]
         assert Reasoner(model, halt="residual").run(row[None]).segments[0] == still[0] + 1
 

@@ -1,5 +1,6 @@
 """What a Reasoner gives back: answers to many puzzles as arrays, thoughts for those who watch, solutions as text."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +37,13 @@ class Answers:
             np.zeros((count, cells), np.uint8),
             np.zeros((count, cells), np.float32),
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Answers"]) -> "Answers":
+        """The rows of all parts, of which there is one at least, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
     def put(self, places: np.ndarray, other: "Answers") -> None:
         """Overwrite the rows `places`, indices or a mask, by the rows of `other`."""

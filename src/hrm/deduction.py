@@ -6,9 +6,8 @@ model holds most probable, wherever it left the walk (best first, not depth firs
 segments later, and everything after it is lost too).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from .backends import Engine
 from .candidates import assumed, is_open, ruled_out, surest
 from .looks import states_of
 from .model import HRM
+from .running import Watch
 
 DOUBT = 0.1
 """Below this confidence that the solution still stands, an unfinished grid is a dead end."""
@@ -41,6 +41,10 @@ class Walk:
     """One puzzle on its way."""
 
     number: int
+    tokens: np.ndarray
+    """(S,) uint8: the puzzle."""
+    name: int
+    """Its puzzle identifier."""
     segments: int = 0
     """Of all passes together."""
     since: int = 0
@@ -53,69 +57,84 @@ class Walk:
     """That the solution is here, by the model's word: the product of what it gave the assumptions of this branch."""
     branches: list[Branch] = field(default_factory=list)
     """Where to go back to."""
-    answered: bool = False
-    """A full grid is held already."""
+    held: Answers | None = None
+    """The most confident full grid so far; where the last pass ends without any, what it ended in."""
 
 
-@torch.inference_mode()
-def deduce(
-    model: HRM,
-    engine: Engine,
-    task: Any,
-    tokens: np.ndarray,
-    names: np.ndarray,
-    *,
-    max_segments: int,
-    passes: int,
-    patience: int,
-    batch_size: int,
-    obeys: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
-    watch: Callable[[Thought], None] | None = None,
-    states: bool = False,
-) -> Answers:
-    """Answer N puzzles, tokens (N, S), each with at most `passes` passes of at most `max_segments` segments.
+class Deduction:
+    """Puzzles on their walks, a running batch: each takes at most `passes` passes of at most `max_segments` segments.
 
     A value is assumed where `patience` segments in a row have ruled nothing out.
     A full grid that the model believes (confidence of one half and more; with `obeys`, one that obeys the rules) ends a
     puzzle. Any other full grid, a dead end or a pass that is too long goes back to the most probable branch left; the
     last pass does not look for dead ends. Without an accepted grid the most confident full one stands.
     """
-    device = model.H_init.device
-    puzzles = torch.from_numpy(np.ascontiguousarray(tokens)).to(device, torch.int32)
-    names = torch.from_numpy(np.ascontiguousarray(names)).to(device, torch.int32)
-    found = Answers.empty(*tokens.shape)
-    waiting, walks = iter(range(len(tokens))), []
-    latent = model.config.latent
 
-    def start(rows: list[int]) -> list[Tensor]:
-        return [task.candidates(puzzles[rows]), *(model.initial_state(len(rows)) if latent else ())]
+    def __init__(
+        self,
+        model: HRM,
+        engine: Engine,
+        task: Any,
+        *,
+        max_segments: int,
+        passes: int,
+        patience: int,
+        obeys: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+        watch: Watch | None = None,
+        states: bool = False,
+    ):
+        self.model, self.engine, self.task = model, engine, task
+        self.max_segments, self.passes, self.patience = max_segments, passes, patience
+        self.obeys, self.watch, self.states = obeys, watch, states
+        self.device = model.H_init.device
+        self.walks: list[Walk] = []
+        self.carried = self._start(np.zeros((0, model.config.seq_len), np.uint8))
 
-    carried = start([])
-    while True:
-        if coming := list(islice(waiting, batch_size - len(walks))):
-            walks += map(Walk, coming)
-            carried = [torch.cat(parts) for parts in zip(carried, start(coming), strict=True)]
-        if not walks:
-            return found
-        numbers = torch.tensor([walk.number for walk in walks], device=device)
+    def __len__(self) -> int:
+        return len(self.walks)
+
+    def enter(self, numbers: Sequence[int], tokens: np.ndarray, names: np.ndarray) -> None:
+        self.walks += map(Walk, numbers, tokens, names.tolist())
+        self.carried = [torch.cat(parts) for parts in zip(self.carried, self._start(tokens), strict=True)]
+
+    def drop(self, numbers: Container[int]) -> None:
+        stay = [place for place, walk in enumerate(self.walks) if walk.number not in numbers]
+        if len(stay) < len(self.walks):
+            self._keep(self.carried, stay)
+
+    def _start(self, tokens: np.ndarray) -> list[Tensor]:
+        """What puzzles (n, S) set out with: candidates (n, S, V), and states where these are carried too."""
+        puzzles = torch.from_numpy(np.ascontiguousarray(tokens)).to(self.device, torch.int32)
+        return [
+            self.task.candidates(puzzles),
+            *(self.model.initial_state(len(tokens)) if self.model.config.latent else ()),
+        ]
+
+    def _keep(self, carried: Sequence[Tensor], stay: Sequence[int]) -> None:
+        places = torch.tensor(stay, dtype=torch.long, device=self.device)
+        self.walks, self.carried = [self.walks[place] for place in stay], [part[places] for part in carried]
+
+    def step(self) -> tuple[list[int], Answers]:
+        walks, model, device = self.walks, self.model, self.device
+        names = torch.tensor([walk.name for walk in walks], dtype=torch.int32, device=device)
         caution = torch.tensor([walk.caution for walk in walks], device=device)
-        candidates, *state = carried
-        state, out = engine(tuple(state) or model.initial_state(len(walks)), candidates, names[numbers])
-        reached = tuple(z.clone() for z in state) if watch and states else ()  # who goes back is given others below
+        candidates, *state = self.carried
+        state, out = self.engine(tuple(state) or model.initial_state(len(walks)), candidates, names)
+        reached = tuple(z.clone() for z in state) if self.watch and self.states else ()  # going back changes them below
         chances, belief = out.logits.softmax(-1), out.q_halt.sigmoid()
         after = ruled_out(candidates, chances, (model.config.rules_out * caution)[:, None, None])
         unsettled, still = is_open(after).any(1), (after == candidates).all((1, 2))
         for walk, stays in zip(walks, still.tolist(), strict=True):
             walk.still = (walk.still + 1) * stays
-        assumes = still & unsettled & torch.tensor([walk.still >= patience for walk in walks], device=device)
+        assumes = still & unsettled & torch.tensor([walk.still >= self.patience for walk in walks], device=device)
         cell, value = surest(after, chances)
-        following = [assumed(after, assumes, cell, value), *(state if latent else ())]
+        following = [assumed(after, assumes, cell, value), *(state if model.config.latent else ())]
         full = still & ~unsettled
         here = _answers(walks, candidates, after, chances, belief, full)
         accepted = full & (belief >= 0.5)
-        if obeys:
-            puzzle = tokens[[walk.number for walk in walks]]
-            accepted = full & torch.from_numpy(obeys(puzzle, here.tokens)).to(device)
+        if self.obeys:
+            obeyed = self.obeys(np.stack([walk.tokens for walk in walks]), here.tokens)
+            accepted = full & torch.from_numpy(obeyed).to(device)
         lost = (full & ~accepted) | (~full & (belief < DOUBT * caution))
         sure = chances[torch.arange(len(walks), device=device), cell, value]
         flags = zip(*(t.tolist() for t in (accepted, full, lost, assumes, sure)), strict=True)
@@ -123,18 +142,20 @@ def deduce(
         for place, (walk, (accept, is_full, is_lost, assume, made)) in enumerate(zip(walks, flags, strict=True)):
             walk.segments += 1
             walk.since += 1
-            last_pass = walk.passes == passes
-            back = (is_lost and (is_full or not last_pass)) or walk.since >= max_segments
+            last_pass = walk.passes == self.passes
+            back = (is_lost and (is_full or not last_pass)) or walk.since >= self.max_segments
             leaving[place] = accept or (back and last_pass)
-            better = here.confidence[place] > found.confidence[walk.number]
-            if accept or (is_full and (better or not walk.answered)) or (leaving[place] and not walk.answered):
-                found.put([walk.number], here.take([place]))
-                walk.answered |= is_full
+            better = walk.held is None or here.confidence[place] > walk.held.confidence[0]
+            if accept or (is_full and better) or (leaving[place] and walk.held is None):
+                walk.held = here.take([place])
             if leaving[place]:
-                found.halted[walk.number] = accept
-                found.segments[walk.number], found.passes[walk.number] = walk.segments, walk.passes
+                walk.held.halted[:] = accept
+                walk.held.segments[:], walk.held.passes[:] = walk.segments, walk.passes
             elif back:
-                resumed, anew = _go_back(walk), start([walk.number])  # states still believe in what was assumed
+                resumed, anew = (
+                    _go_back(walk),
+                    self._start(walk.tokens[None]),
+                )  # states still believe in what was assumed
                 for part, fresh in zip(following, anew if resumed is None else [resumed[None], *anew[1:]], strict=True):
                     part[place] = fresh[0]
             elif assume:
@@ -144,10 +165,10 @@ def deduce(
                     without[cell[place], value[place]] = False
                     walk.branches.append(Branch(walk.chance * (1 - made), without))
                 walk.chance *= made
-        if watch:
+        if self.watch:
             certainty = chances.amax(-1).cpu().numpy()
             for place, walk in enumerate(walks):
-                watch(
+                self.watch(
                     Thought(
                         row=walk.number,
                         segment=walk.segments,
@@ -161,11 +182,9 @@ def deduce(
                         states=states_of(reached, place),
                     )
                 )
-        stay = np.flatnonzero(~leaving)
-        walks, carried = (
-            [walks[place] for place in stay],
-            [part[torch.from_numpy(stay).to(device)] for part in following],
-        )
+        left = [walks[place] for place in np.flatnonzero(leaving)]
+        self._keep(following, np.flatnonzero(~leaving).tolist())
+        return [walk.number for walk in left], Answers.joined([here.take([]), *(walk.held for walk in left)])
 
 
 def _go_back(walk: Walk) -> Tensor | None:

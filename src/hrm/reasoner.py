@@ -12,20 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .answers import Answers, Solution, Thought
 from .backends import engine_for
 from .checkpoint import Weights, load_weights
-from .deduction import deduce
-from .halting import wants_to_halt
-from .looks import Look, states_of, votes
-from .model import HRM, Output
+from .deduction import Deduction
+from .looks import Look, votes
+from .model import HRM
+from .running import Batch, Looking, Looks, answer_all
 from .tasks import task_for
 
 HALT_RULES = ("auto", "q", "stable", "settled", "residual", "never")
-STILL = 0.1
-"""A state (of root mean square about 1) that moved less than this over a segment has settled, for halt="residual"."""
 SELECTIONS = ("confidence", "residual", "votes")
 DEDUCTION_PASSES = 32
 
@@ -230,13 +227,11 @@ class Reasoner:
 
     def _run(self, tokens: np.ndarray, names: np.ndarray, watch: Callable[[Thought], None] | None) -> Answers:
         if self.model.config.deduces:
-            how = {name: getattr(self, name) for name in ("max_segments", "passes", "patience", "batch_size", "states")}
-            obeys = self._obey_rules if self.check else None
-            return deduce(self.model, self.engine, self.task, tokens, names, obeys=obeys, watch=watch, **how)
+            return answer_all(self.running(watch), tokens, names, self.batch_size)
         first = self.look(tokens, names, 0, watch)
         tried, open_ = [first], np.arange(len(tokens))
         for look in range(1, self.passes):
-            open_ = open_[~self._accepted(tokens[open_], tried[-1].take(open_))]
+            open_ = open_[~self.accepts(tokens[open_], tried[-1].take(open_))]
             if not len(open_):
                 break
             tried.append(Answers.empty(*tokens.shape))
@@ -260,7 +255,7 @@ class Reasoner:
         first = first.take(np.arange(len(tokens)))  # a copy: `found` may be the same answers, and changes
         blank = tokens == self.task.blank
         wavering, blanks = np.where(blank, first.margin, np.inf).argsort(1, kind="stable"), blank.sum(1)  # (N, S), (N,)
-        open_ = np.flatnonzero(~self._accepted(tokens, found) & (blanks > 0))
+        open_ = np.flatnonzero(~self.accepts(tokens, found) & (blanks > 0))
         for pin in range(self.pins):
             if not len(open_):
                 break
@@ -269,7 +264,7 @@ class Reasoner:
             pinned[np.arange(len(open_)), cell] = (first.runner_up if pin % 2 else first.tokens)[open_, cell]
             told = watch and (lambda thought, look=self.passes + pin: watch(replace(thought, look=look)))
             new, held = self.look(pinned, names[open_], 0, told, asked=open_), found.take(open_)
-            accepted = self._accepted(tokens[open_], new)
+            accepted = self.accepts(tokens[open_], new)
             better = accepted | (new.confidence > held.confidence)
             new.passes[:] = held.passes + 1
             new.segments[:] += held.segments
@@ -279,7 +274,7 @@ class Reasoner:
             open_ = open_[~accepted]
         return found
 
-    def _accepted(self, tokens: np.ndarray, answers: Answers) -> np.ndarray:
+    def accepts(self, tokens: np.ndarray, answers: Answers) -> np.ndarray:
         """(N,) bool: no further look is needed."""
         if self.check:
             return self._obey_rules(tokens, answers.tokens)
@@ -300,7 +295,7 @@ class Reasoner:
             worth = votes(np.stack([answers.tokens for answers in tried]), worth * ran)
         # the pass that ended the looking was the last to run and was accepted: it outranks what came before
         last = ran.sum(0) - 1
-        accepted = np.stack([self._accepted(tokens, answers) for answers in tried])
+        accepted = np.stack([self.accepts(tokens, answers) for answers in tried])
         chosen = np.where(ran, worth + 1e3 * accepted, -np.inf).argmax(0)
         found = Answers.empty(*tokens.shape)
         for look, answers in enumerate(tried):
@@ -318,77 +313,27 @@ class Reasoner:
         asked: np.ndarray | None = None,
     ) -> Answers:
         """One pass over N puzzles; `asked` (N,) are their numbers where they are not 0..N-1."""
-        device = self.model.H_init.device
-        count = len(tokens)
+
+        def told(thought: Thought) -> None:
+            watch(thought if asked is None else replace(thought, row=int(asked[thought.row])))
+
+        return answer_all(self.looking(look, watch and told), tokens, names, self.batch_size)
+
+    def looking(self, look: int, watch: Callable[[Thought], None] | None = None) -> Looking:
+        """An empty batch of puzzles to be looked at for the `look`th time, from 0."""
         eye = Look(look, self.model, self.task, noise=self.noise, seed=self.seed)
-        waiting = eye.turn(torch.from_numpy(np.ascontiguousarray(tokens)).to(device, torch.int32))
-        names = torch.from_numpy(np.ascontiguousarray(names)).to(device, torch.int32)
-        found = Answers.empty(*tokens.shape)
-        found.passes[:] = 1
+        how = {name: getattr(self, name) for name in ("halt", "max_segments", "states")}
+        return Looking(self.model, self.engine, eye, watch=watch, **how)
 
-        rows = torch.zeros(0, dtype=torch.long, device=device)  # (places,) which puzzle sits in each place
-        steps = torch.zeros(0, dtype=torch.int32, device=device)
-        state = eye.initial_state(0)
-        previous = waiting[:0]
-        entered = 0
-        while len(rows) or entered < count:
-            coming = min(self.batch_size - len(rows), count - entered)
-            if coming:
-                rows = torch.cat((rows, torch.arange(entered, entered + coming, device=device)))
-                steps = torch.cat((steps, steps.new_zeros(coming)))
-                state = tuple(map(torch.cat, zip(state, eye.initial_state(coming), strict=True)))
-                previous = torch.cat((previous, previous.new_full((coming, waiting.shape[1]), -1)))
-                entered += coming
-            before = eye.disturb(state, steps)
-            state, out = self.engine(before, waiting[rows], names[rows])
-            steps = steps + 1
-            answer = out.logits.argmax(-1).to(torch.int32)
-            residual = (state[0].float() - before[0].float()).square().mean((1, 2)).sqrt()
-            halted = self._wants_to_halt(out, answer, previous, residual)
-            leaving = halted | (steps >= self.max_segments)
-            confidence = self._confidence(out)
-            probabilities, order = out.logits.float().softmax(-1).topk(2)  # (places, S, 2)
-            here = Answers(
-                eye.turn_back(answer).cpu().numpy().astype(np.uint8),
-                *(values.cpu().numpy() for values in (steps, confidence, residual, halted)),
-                np.ones(len(rows), np.int32),
-                eye.turn_back(order[..., 1]).cpu().numpy().astype(np.uint8),
-                eye.place_back(probabilities[..., 0] - probabilities[..., 1]).cpu().numpy(),
-            )
-            gone, places = leaving.cpu().numpy(), rows.cpu().numpy()
-            found.put(places[gone], here.take(gone))
-            if watch:
-                certainty = eye.place_back(probabilities[..., 0]).cpu().numpy()
-                for place, row in enumerate(places):
-                    watch(
-                        Thought(
-                            row=int(row if asked is None else asked[row]),
-                            segment=int(here.segments[place]),
-                            tokens=here.tokens[place],
-                            certainty=certainty[place],
-                            confidence=float(here.confidence[place]),
-                            residual=float(here.residual[place]),
-                            halted=bool(gone[place]),
-                            look=look,
-                            states=states_of(state, place) if self.states else (),
-                        )
-                    )
-            stay = ~leaving
-            rows, steps, previous = rows[stay], steps[stay], answer[stay]
-            state = tuple(z[stay] for z in state)
-        return found
+    def running(self, watch: Callable[[Thought], None] | None = None) -> Batch:
+        """An empty batch, of no fixed size, whose puzzles get all their passes; not for pins.
 
-    def _wants_to_halt(self, out: Output, answer: Tensor, previous: Tensor, residual: Tensor) -> Tensor:
-        wants = torch.full_like(answer[:, 0], self.halt != "never", dtype=torch.bool)
-        if self.halt in ("q", "settled"):
-            wants &= wants_to_halt(out, self.model.config.halting)
-        if self.halt in ("stable", "settled"):
-            wants &= (answer == previous).all(-1)
-        if self.halt == "residual":
-            wants &= residual < STILL
-        return wants
-
-    def _confidence(self, out: Output) -> Tensor:
-        if self.model.config.halting != "fixed":
-            return out.q_halt.sigmoid()
-        return out.logits.float().softmax(-1).amax(-1).amin(-1)
+        Puzzles in it are answered as by `run`, and enter and leave at any time.
+        """
+        if self.pins:
+            raise ValueError(f"pins={self.pins}: not for a running batch")
+        if not self.model.config.deduces:
+            return Looks(self, watch)
+        how = {name: getattr(self, name) for name in ("max_segments", "passes", "patience", "states")}
+        obeys = self._obey_rules if self.check else None
+        return Deduction(self.model, self.engine, self.task, obeys=obeys, watch=watch, **how)
