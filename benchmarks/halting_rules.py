@@ -8,11 +8,12 @@ bounds on how far the state moves.
 
 import argparse
 
-from hrm import reasoner as engine
+from hrm import running
 from hrm.checkpoint import load_weights
 from hrm.cli import usual_data
 from hrm.data import load_split
 from hrm.evaluate import evaluate, suited
+from hrm.reasoner import Reasoner
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     data = asked.data or usual_data(found, "val")
     rows = load_split(data, "val")
     found = suited(found, rows, data)
-    sound = engine.Reasoner(found.model, found.task).task.sound
+    sound = Reasoner(found.model, found.task).task.sound
     print(f"{len(rows.inputs)} validation rows of {data}\n")
     print(
         f"| halt | most segments | exact@1 | {sound} | mean segments | ms a puzzle |\n| --- | --- | --- | --- | --- | --- |"
@@ -34,8 +35,8 @@ def main() -> None:
     rules = [(rule, rule, 0.0) for rule in ("q", "stable", "settled", "never")]
     rules += [(f"residual < {still}", "residual", still) for still in asked.still]
     for most in asked.segments:
-        for name, halt, engine.STILL in rules:
-            reasoner = engine.Reasoner(found.model, found.task, halt=halt, max_segments=most, batch_size=128)
+        for name, halt, running.STILL in rules:
+            reasoner = Reasoner(found.model, found.task, halt=halt, max_segments=most, batch_size=128)
             report = evaluate(reasoner, rows)
             shares = f"{report['exact@1']:.1%} | {report['verified']:.1%}"
             took = report["seconds"] / report["rows"] * 1000

@@ -24,6 +24,8 @@ def six_by_six(**changes) -> HRM:
     plain = {"puzzle_emb_ndim": 0} if changes.get("mixer") == "groups" else {}
     shape = dict(seq_len=36, vocab_size=8, num_puzzle_identifiers=1, halt_max_steps=6)
     model = HRM(tiny(**shape | plain | changes))
+    if model.config.deduces:
+        return model
     tokens = torch.from_numpy(puzzles(40).astype(np.int32))
     with torch.no_grad():
         model.q_head.weight.normal_(std=2.0)
@@ -402,6 +404,51 @@ def test_pins_go_by_the_first_look_whatever_later_ones_say():
     reasoner.look = one_pass
     reasoner.run(given)
     assert pinned == [1, 2, 3]
+
+
+WAYS = [
+    ({}, {}),
+    (LATTICE, dict(passes=3, halt="stable", noise=0.2)),
+    (LATTICE, dict(passes=3, halt="stable", select="votes")),
+    ({"puzzle_emb_ndim": 0}, dict(passes=3, select="residual")),
+    (LATTICE, dict(passes=4, check=True)),
+    (LATTICE | dict(carry="candidates", gradient="segment", initial_state="fixed"), dict(passes=3)),
+    (LATTICE | dict(carry="both", gradient="segment"), dict(passes=3, check=True)),
+]
+
+
+@pytest.mark.parametrize(("changes", "options"), WAYS)
+def test_a_running_batch_answers_as_run_does_whoever_enters_and_leaves(changes, options):
+    tokens, names = puzzles(8), np.zeros(8, np.int32)
+    reasoner = Reasoner(six_by_six(**changes), max_segments=5, **options)
+    whole, found, left = reasoner.run(tokens), Answers.empty(8, 36), []
+    thoughts: list[int] = []
+    running = reasoner.running(lambda thought: thoughts.append(thought.row))
+
+    def step():
+        numbers, answers = running.step()
+        found.put(np.array(numbers, np.int64), answers)
+        left.extend(numbers)
+
+    running.enter([0, 7, 1, 2], tokens[[0, 7, 1, 2]], names[:4])
+    step()
+    assert thoughts == [0, 7, 1, 2]
+    running.enter([3, 4, 5], tokens[3:6], names[:3])
+    running.drop({7, 6})  # 6 is not in it yet
+    step()
+    running.enter([6], tokens[6:7], names[:1])
+    while len(running):
+        step()
+    rows = list(range(7))
+    assert sorted(left) in (rows, [*rows, 7])
+    for name in ("tokens", "segments", "passes", "halted"):
+        assert np.array_equal(getattr(found, name)[rows], getattr(whole, name)[rows]), name
+    np.testing.assert_allclose(found.confidence[rows], whole.confidence[rows], atol=1e-4)
+
+
+def test_a_running_batch_takes_no_pins():
+    with pytest.raises(ValueError, match="pins=2: not for a running batch"):
+        Reasoner(six_by_six(**LATTICE), pins=2).running()
 
 
 @pytest.mark.parametrize("option", ["passes", "max_segments", "batch_size"])

@@ -1,7 +1,9 @@
 """What a Reasoner gives back: answers to many puzzles as arrays, thoughts for those who watch, solutions as text."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -93,3 +95,15 @@ class Solution:
     confidence: float
     passes: int
     trace: list[Thought] = field(default_factory=list, repr=False)
+
+    def record(self) -> dict[str, Any]:
+        """What is told of it in JSON, by the shell and over HTTP; `fault` is there where the answer fails."""
+        told = {
+            "puzzle": self.puzzle,
+            "answer": self.answer,
+            "verified": self.verified,
+            "segments": self.segments,
+            "passes": self.passes,
+            "confidence": round(self.confidence, 4) if math.isfinite(self.confidence) else None,
+        }
+        return told | ({"fault": self.fault} if self.fault else {})

@@ -186,10 +186,10 @@ def solve(
     if puzzle == "-" or output != "text":
         refuse(context, "watch png", "draws one puzzle; not with --format json or csv, nor standard input")
     to_solve = asked(puzzle, known_task(task))
-    if task == "maze" and passes is None and select == "confidence" and not pins:
-        passes, check = MAZE_PASSES, True  # an answer that fails the rules is no use: look again until one obeys them
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size, "patience": patience}
     options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
+    if select == "confidence" and not pins:
+        options |= enough_passes(task, passes, check)
     named = weights or shipped_for(task)
     reasoner = Reasoner.load(named, device, forward_dtype=dtype, seq_len=to_solve.cells, **options)
     if reasoner.task.name != task:
@@ -199,6 +199,15 @@ def solve(
     else:
         failed = Answering(reasoner, output, to_solve.name).answer(to_solve.groups(reasoner.task))
     raise typer.Exit(failed)
+
+
+def enough_passes(task: str, passes: int | None, check: bool) -> dict[str, Any]:
+    """Of mazes an answer that fails the rules is no use: unless told otherwise, look again until one obeys them."""
+    return (
+        {"passes": MAZE_PASSES, "check": True}
+        if task == "maze" and passes is None
+        else {"passes": passes, "check": check}
+    )
 
 
 def shipped_for(task: str) -> str:
@@ -401,24 +410,73 @@ class Answering:
 
     def _write(self, number: int, solution: Any) -> None:
         self.unsolved += solution.verified is False
-        record = {
-            "line": number,
-            "puzzle": solution.puzzle,
-            "answer": solution.answer,
-            "verified": solution.verified,
-            "segments": solution.segments,
-            "passes": solution.passes,
-            "confidence": round(solution.confidence, 4) if math.isfinite(solution.confidence) else None,
-        }
+        record = {"line": number, **solution.record()}
         if self.output == "json":
-            print(json.dumps(record | ({"fault": solution.fault} if solution.fault else {})))
+            print(json.dumps(record))
         elif self.output == "csv":
-            fields = [str(v).lower() if isinstance(v, bool) else v for v in record.values()]
-            self.table.writerow([*fields, solution.fault])
+            record["fault"] = solution.fault
+            self.table.writerow(str(v).lower() if isinstance(v, bool) else v for v in record.values())
         elif solution.verified is None:
             print(solution.answer, f"confidence {solution.confidence:.2f}", sep="  ")
         else:
             print(solution.answer, "verified" if solution.verified else f"not solved: {solution.fault}", sep="  ")
+
+
+@app.command()
+def serve(
+    weights: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="shipped weights, runs, weights folders or files, each under its own name or NAME=WEIGHTS; default: all shipped"
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; 0.0.0.0 for every one of this machine")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any that is free")] = 8000,
+    max_segments: Segments = None,
+    halt: Halt = "auto",
+    passes: Passes = None,
+    patience: Patience = None,
+    check: Check = False,
+    backend: Backend = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="puzzles that run at once")] = 64,
+    queue: Annotated[int, typer.Option(min=1, help="further puzzles that may wait; then status 503")] = 1024,
+    timeout: Annotated[float, typer.Option(min=0.1, help="seconds until a request without an answer ends")] = 60.0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Answer puzzles over HTTP, and show on a page how: POST /v1/solve/sudoku {"puzzle": "53..7…"}; /docs has the rest."""
+    from .checkpoint import load_weights, shipped_weights
+    from .reasoner import Reasoner
+    from .serve import listen, run
+
+    where = dict(name_and_weights(given) for given in weights or shipped_weights())
+    if len(where) < len(weights or where):
+        raise ValueError("two of these weights have the same name: call one NAME=WEIGHTS")
+    reasoners = {}
+    with listen(host, port) as socket:  # before what takes long: a port that is taken is told at once
+        for name, path in where.items():
+            found = load_weights(path, device, forward_dtype=dtype)
+            if found.task == "arc":
+                raise ValueError(
+                    f"{path}: ARC tasks are fitted and voted on, which takes minutes: `hrm solve arc TASK.json`"
+                )
+            how = {"max_segments": max_segments, "halt": halt, "patience": patience, "backend": backend}
+            how |= enough_passes(found.task, passes, check)
+            try:
+                reasoners[name] = Reasoner(found.model, found.task, card=found.card, **how)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        run(reasoners, socket, places=batch_size, queue=queue, timeout=timeout)
+
+
+def name_and_weights(given: str) -> tuple[str, str]:
+    """What `hrm serve` calls weights, and where they are."""
+    name, told, path = given.partition("=")
+    if told and name and "/" not in name:
+        return name, path
+    return Path(given).name, given
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------

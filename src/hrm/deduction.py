@@ -93,10 +93,12 @@ class Deduction:
     def __len__(self) -> int:
         return len(self.walks)
 
+    @torch.inference_mode()
     def enter(self, numbers: Sequence[int], tokens: np.ndarray, names: np.ndarray) -> None:
         self.walks += map(Walk, numbers, tokens, names.tolist())
         self.carried = [torch.cat(parts) for parts in zip(self.carried, self._start(tokens), strict=True)]
 
+    @torch.inference_mode()
     def drop(self, numbers: Container[int]) -> None:
         stay = [place for place, walk in enumerate(self.walks) if walk.number not in numbers]
         if len(stay) < len(self.walks):
@@ -114,6 +116,7 @@ class Deduction:
         places = torch.tensor(stay, dtype=torch.long, device=self.device)
         self.walks, self.carried = [self.walks[place] for place in stay], [part[places] for part in carried]
 
+    @torch.inference_mode()
     def step(self) -> tuple[list[int], Answers]:
         walks, model, device = self.walks, self.model, self.device
         names = torch.tensor([walk.name for walk in walks], dtype=torch.int32, device=device)

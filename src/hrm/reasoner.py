@@ -177,7 +177,7 @@ class Reasoner:
 
         grid = self.read(puzzle)
         answers = self.run(self.task.encode(grid)[None], watch=keep)
-        return self._solution(grid, answers, 0, trace)
+        return self.solution(grid, answers, 0, trace)
 
     def solve_many(self, puzzles: Iterable[str], at_once: int = 4096) -> Iterator[Solution]:
         """Solve a stream of puzzles, in order; they share the running batch, `at_once` of them at a time.
@@ -192,14 +192,15 @@ class Reasoner:
             for reasoner in dict.fromkeys(fitting):
                 rows = [k for k, other in enumerate(fitting) if other is reasoner]
                 answers = reasoner.run(reasoner.task.encode(np.stack([grids[k] for k in rows])))
-                solutions |= {k: reasoner._solution(grids[k], answers, row, []) for row, k in enumerate(rows)}
+                solutions |= {k: reasoner.solution(grids[k], answers, row, []) for row, k in enumerate(rows)}
             yield from (solutions[k] for k in range(len(chunk)))
 
     def answer(self, thought: Thought) -> str:
         """What a thought holds for the answer, as text."""
         return self.task.format(self.task.decode(thought.tokens))
 
-    def _solution(self, grid: np.ndarray, answers: Answers, row: int, trace: list[Thought]) -> Solution:
+    def solution(self, grid: np.ndarray, answers: Answers, row: int, trace: list[Thought]) -> Solution:
+        """A row of answers as the solution of a puzzle that was read."""
         answer = self.task.decode(answers.tokens[row])
         fault = self.task.fault(grid, answer)
         return Solution(

@@ -41,7 +41,6 @@ class Batch(Protocol):
         """These leave without an answer, if they are in it."""
 
 
-@torch.inference_mode()
 def answer_all(batch: Batch, tokens: np.ndarray, names: np.ndarray, places: int) -> Answers:
     """Answer N puzzles, tokens (N, S), at most `places` at once: waiting ones take the places of those that leave."""
     found, entered = Answers.empty(*tokens.shape), 0
@@ -82,6 +81,7 @@ class Looking:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @torch.inference_mode()
     def enter(self, numbers: Sequence[int], tokens: np.ndarray, names: np.ndarray) -> None:
         device = self.tokens.device
         seen = self.eye.turn(torch.from_numpy(np.ascontiguousarray(tokens)).to(device, torch.int32))
@@ -92,6 +92,7 @@ class Looking:
         self.previous = torch.cat((self.previous, torch.full_like(seen, -1)))
         self.state = tuple(map(torch.cat, zip(self.state, self.eye.initial_state(len(numbers)), strict=True)))
 
+    @torch.inference_mode()
     def step(self) -> tuple[list[int], Answers]:
         before = self.eye.disturb(self.state, self.steps)
         self.state, out = self.engine(before, self.tokens, self.names)
@@ -130,6 +131,7 @@ class Looking:
         self._keep(~leaving, ~gone)
         return left, here.take(gone)
 
+    @torch.inference_mode()
     def drop(self, numbers: Container[int]) -> None:
         stay = np.array([number not in numbers for number in self.numbers], np.bool_)
         if not stay.all():

@@ -1,0 +1,42 @@
+"""`hrm serve`: puzzles answered over HTTP, and a page on which to watch. Needs the extra `serve`.
+
+worker.py runs the puzzles of all requests as one batch, which they enter and leave at any time; app.py speaks HTTP; page.html is
+the page.
+"""
+
+import os
+import socket as sockets
+from collections.abc import Mapping
+from typing import Any
+
+
+def listen(host: str, port: int) -> sockets.socket:
+    """A socket on this address. Raises ValueError where it cannot be had, or where the extra is not installed."""
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise ValueError("hrm serve needs the extra: pip install 'hrm-torch[serve]'") from None
+    try:
+        family = sockets.getaddrinfo(host, port, type=sockets.SOCK_STREAM)[0][0]
+        return sockets.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        known = isinstance(error, sockets.gaierror) or not error.errno
+        why = (
+            error.strerror if known else os.strerror(error.errno)
+        )  # create_server adds the address, which is told here
+        raise ValueError(f"{host}:{port}: {why}; choose another --port or --host") from None
+
+
+def run(reasoners: Mapping[str, Any], socket: sockets.socket, **options: Any) -> None:
+    """Serve on this socket until SIGINT or SIGTERM, then end what has begun; `options` are those of `create_app`."""
+    import uvicorn
+
+    from .app import create_app
+
+    host, port = socket.getsockname()[:2]
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    print(f"hrm: {', '.join(reasoners)} at http://{address}/ until Ctrl-C", flush=True)
+    app = create_app(reasoners, **options)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)).run(sockets=[socket])

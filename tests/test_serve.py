@@ -1,0 +1,291 @@
+"""The service: what it answers and how it refuses, over a real connection; puzzles that come, wait, go and fail."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
+
+import pytest
+import uvicorn
+from conftest import refusal
+
+from hrm.reasoner import Reasoner
+from hrm.serve import app as http_side
+from hrm.serve import listen
+from hrm.serve.app import create_app
+
+EASY = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
+ENDLESS = "1" + "." * 79 + "2"
+MAZE = "S #  ##  # G    "
+
+
+def sudoku(**options) -> Reasoner:
+    return Reasoner.load("sudoku", "cpu", forward_dtype="float32", **options)
+
+
+def endless() -> Reasoner:
+    """It accepts an answer to a puzzle of 20 clues and more; any other runs on until it is made to leave."""
+    reasoner = sudoku(passes=10**9, check=True)
+    reasoner._obey_rules = lambda tokens, answers: (tokens > 1).sum(1) >= 20
+    return reasoner
+
+
+class Client:
+    """One that speaks to a service on this port."""
+
+    def __init__(self, port: int):
+        self.port, self.connections = port, []
+
+    def ask(self, method: str, path: str, body: object = None) -> HTTPConnection:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        self.connections.append(connection)
+        sent = json.dumps(body).encode() if isinstance(body, dict | list) else body
+        headers = {"Connection": "close"} | ({"Content-Type": "application/json"} if sent else {})
+        connection.request(method, path, sent, headers)
+        return connection
+
+    def send(self, method: str, path: str, body: object = None) -> HTTPResponse:
+        return self.ask(method, path, body).getresponse()
+
+    def close(self) -> None:
+        for connection in self.connections:
+            connection.close()
+
+    def get(self, path: str) -> tuple[int, str]:
+        response = self.send("GET", path)
+        return response.status, response.read().decode()
+
+    def post(self, path: str, body: object) -> tuple[int, dict]:
+        response = self.send("POST", path, body)
+        return response.status, json.loads(response.read())
+
+    def watch(self, name: str, puzzle: str) -> list[tuple[str, dict]]:
+        response = self.send("POST", f"/v1/watch/{name}", {"puzzle": puzzle})
+        assert response.status == 200 and response.headers["content-type"].startswith("text/event-stream")
+        blocks = response.read().decode().removesuffix("\n\n").split("\n\n")
+        lines = [block.split("\n") for block in blocks]
+        return [(event.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for event, data in lines]
+
+    def count(self, gauge: str) -> float:
+        (value,) = (line.split()[-1] for line in self.get("/metrics")[1].splitlines() if line.startswith(gauge + " "))
+        return float(value)
+
+    def until(self, gauge: str, value: int) -> None:
+        deadline = time.monotonic() + 30
+        while self.count(gauge) != value:
+            assert time.monotonic() < deadline, self.get("/metrics")[1]
+            time.sleep(0.02)
+
+
+@contextmanager
+def service(reasoners, **options):
+    with listen("127.0.0.1", 0) as socket:
+        server = uvicorn.Server(uvicorn.Config(create_app(reasoners, **options), log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+        thread.start()
+        client = Client(socket.getsockname()[1])
+        try:
+            yield client
+        finally:
+            client.close()
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def client():
+    maze = Reasoner.load("maze", "cpu", forward_dtype="float32", passes=32, check=True)
+    with service({"sudoku": sudoku(), "maze": maze}) as client:
+        yield client
+
+
+def test_a_puzzle_is_answered_as_in_python(client):
+    status, record = client.post("/v1/solve/sudoku", {"puzzle": EASY})
+    seconds = record.pop("seconds")
+    assert status == 200 and record == sudoku().solve(EASY).record() and 0 < seconds < 60
+    assert record["answer"] == SOLVED and record["verified"] is True
+
+
+def test_several_are_answered_in_their_order_and_one_that_is_none_is_told(client):
+    status, found = client.post("/v1/solve/sudoku", {"puzzles": [EASY, "12", SOLVED, EASY]})
+    answers = found["answers"]
+    assert status == 200 and [answer.get("answer") for answer in answers] == [SOLVED, None, SOLVED, SOLVED]
+    assert answers[1] == {"puzzle": "12", "verified": False, "error": "81 cells expected for 9x9, got 2"}
+
+
+def test_mazes_of_any_size_side_by_side(client):
+    larger = "S" + " " * 142 + "G"
+    status, found = client.post("/v1/solve/maze", {"puzzles": [MAZE, larger, MAZE]})
+    assert status == 200 and [answer["verified"] for answer in found["answers"]] == [True] * 3
+    assert [len(answer["answer"]) for answer in found["answers"]] == [16, 144, 16]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"puzzle": "12"}, 422, "81 cells expected for 9x9, got 2"),
+        ({"puzzle": "55" + "." * 79}, 422, "this has no answer: row 1 holds 5 twice"),
+        ({"puzzle": ""}, 422, "puzzle: String should have at least 1 character"),
+        ({"puzzle": "." * 5000}, 422, "puzzle: String should have at most 4096 characters"),
+        ({"puzzle": 5}, 422, "puzzle: Input should be a valid string"),
+        ({"puzle": EASY}, 422, "puzle: Extra inputs are not permitted"),
+        ({}, 422, "give `puzzle` or `puzzles`"),
+        ({"puzzle": EASY, "puzzles": [EASY]}, 422, "give `puzzle` or `puzzles`"),
+        ({"puzzles": []}, 422, "puzzles: List should have at least 1 item"),
+        ({"puzzles": [EASY] * 1001}, 422, "puzzles: List should have at most 1000 items"),
+        ([EASY], 422, "body: JSON is expected"),
+        (b'{"puzzle', 422, "this is no JSON"),
+        (None, 422, "body: JSON is expected"),
+    ],
+)
+def test_a_body_that_is_wrong_is_told_in_one_line(client, body, status, words):
+    got, said = client.post("/v1/solve/sudoku", body)
+    assert got == status and list(said) == ["error"] and words in said["error"] and "\n" not in said["error"]
+    if isinstance(body, dict) and set(body) == {"puzzle"}:
+        assert client.post("/v1/watch/sudoku", body) == (got, said)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("POST", "/v1/solve/chess", 404, "no weights 'chess': here are sudoku, maze"),
+        ("POST", "/v1/watch/chess", 404, "no weights 'chess'"),
+        ("GET", "/v1/example/chess", 404, "no weights 'chess'"),
+        ("GET", "/v1/solve/sudoku", 405, "Method Not Allowed"),
+        ("GET", "/nowhere", 404, "Not Found"),
+    ],
+)
+def test_wrong_addresses_are_refused(client, method, path, status, words):
+    response = client.send(method, path, {"puzzle": EASY} if method == "POST" else None)
+    assert response.status == status and words in json.loads(response.read())["error"]
+
+
+def test_a_body_that_is_too_large_is_refused_however_it_comes(client, monkeypatch):
+    monkeypatch.setattr(http_side, "LARGEST_BODY", 1000)
+    assert client.post("/v1/solve/sudoku", {"puzzle": "." * 2000})[0] == 413
+    response = client.send("POST", "/v1/solve/sudoku", iter([b'{"puzzle": "', b"." * 2000, b'"}']))
+    assert response.status == 413 and "more than 1,000 bytes" in json.loads(response.read())["error"]
+
+
+def test_a_puzzle_is_watched_segment_by_segment(client):
+    (first, puzzle), *between, (last, solution) = client.watch("sudoku", EASY.replace(".", "0"))
+    assert (first, puzzle) == ("puzzle", {"puzzle": EASY}) and last == "solution"
+    assert solution["answer"] == SOLVED and {name for name, _ in between} == {"segment"}
+    assert [thought["segment"] for _, thought in between] == list(range(1, solution["segments"] + 1))
+    final = between[-1][1]
+    assert final["answer"] == SOLVED and final["marks"] == list(SOLVED) and final["halted"] and final["pass"] == 1
+    assert len(final["certainty"]) == 81 and all(0 < c <= 1 for c in final["certainty"])
+    assert between[0][1]["marks"][0] == "5" and "marks" not in client.watch("maze", MAZE)[1][1]
+
+
+def test_examples_are_puzzles_and_the_rest_tells_what_is_here(client):
+    for name in ("sudoku", "maze"):
+        status, example = client.get(f"/v1/example/{name}")
+        assert status == 200 and client.post(f"/v1/solve/{name}", json.loads(example))[1]["verified"] in (True, False)
+    weights = json.loads(client.get("/v1/weights")[1])
+    assert (
+        weights["sudoku"]["task"] == "sudoku"
+        and weights["sudoku"]["cells"] == 81
+        and list(weights) == ["sudoku", "maze"]
+    )
+    assert json.loads(client.get("/healthz")[1])["status"] == "ok"
+    status, page = client.get("/")
+    assert status == 200 and page.startswith("<!doctype html>") and "http://" not in page and "https://" not in page
+    assert "/v1/solve/{name}" in json.loads(client.get("/openapi.json")[1])["paths"]
+
+
+def test_what_is_answered_is_counted():
+    with service({"sudoku": sudoku()}) as client:
+        client.post("/v1/solve/sudoku", {"puzzles": [EASY, "1"]})
+        client.watch("sudoku", EASY)
+        assert client.count('hrm_puzzles_total{end="verified",weights="sudoku"}') == 2
+        assert client.count('hrm_puzzles_total{end="refused",weights="sudoku"}') == 1
+        assert (
+            client.count('hrm_seconds_count{weights="sudoku"}')
+            == client.count('hrm_segments_count{weights="sudoku"}')
+            == 2
+        )
+
+
+def test_a_hard_puzzle_holds_up_nobody_and_leaves_with_its_client():
+    with service({"sudoku": endless()}) as client:
+        hard = client.send("POST", "/v1/watch/sudoku", {"puzzle": ENDLESS})
+        client.until("hrm_running", 1)
+        assert client.post("/v1/solve/sudoku", {"puzzle": EASY})[1]["verified"] is True
+        assert client.count("hrm_running") == 1
+        hard.close()
+        client.until("hrm_running", 0)
+        waiting = client.ask("POST", "/v1/solve/sudoku", {"puzzle": ENDLESS})  # and where it does not stream
+        client.until("hrm_running", 1)
+        waiting.close()
+        client.until("hrm_running", 0)
+
+
+def test_too_many_are_sent_away_and_too_slow_ones_end():
+    with service({"sudoku": endless()}, places=1, queue=1, timeout=3) as client:
+        hard = [client.send("POST", "/v1/watch/sudoku", {"puzzle": ENDLESS})]
+        client.until("hrm_running", 1)
+        hard.append(client.send("POST", "/v1/watch/sudoku", {"puzzle": ENDLESS}))
+        client.until("hrm_waiting", 1)
+        response = client.send("POST", "/v1/solve/sudoku", {"puzzle": EASY})
+        assert response.status == 503 and response.headers["Retry-After"] == "1"
+        assert "1 puzzles wait already, 1 may" in json.loads(response.read())["error"]
+        ends = [response.read().decode().rstrip("\n").rpartition("event: ")[2] for response in hard]
+        assert all(end.startswith('error\ndata: {"error": "no answer in time') for end in ends)
+        client.until("hrm_waiting", 0)
+        assert client.post("/v1/solve/sudoku", {"puzzle": ENDLESS})[0] == 504
+        client.until("hrm_running", 0)
+        assert client.post("/v1/solve/sudoku", {"puzzle": EASY})[0] == 200
+
+
+def test_a_failure_ends_its_puzzles_and_not_the_service(caplog):
+    reasoner = sudoku()
+    engine, calls = reasoner.engine, []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise RuntimeError("out of\nluck")
+        return engine(*arguments)
+
+    reasoner.engine = failing
+    with service({"sudoku": reasoner}) as client:
+        assert client.post("/v1/solve/sudoku", {"puzzle": EASY}) == (500, {"error": "the model failed: out of"})
+        assert client.post("/v1/solve/sudoku", {"puzzle": EASY})[1]["answer"] == SOLVED
+    assert "a segment failed" in caplog.text
+
+
+def test_the_command_serves_until_it_is_told_to_end():
+    command = [sys.executable, "-m", "hrm", "serve", "mine=maze", "sudoku", "--port", "0", "--device", "cpu"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    ) as process:
+        line = process.stdout.readline()
+        assert line.startswith("hrm: mine, sudoku at http://127.0.0.1:") and line.endswith("/ until Ctrl-C\n")
+        client = Client(int(line.split("/ until")[0].rpartition(":")[2]))
+        assert client.post("/v1/solve/mine", {"puzzle": MAZE})[1]["verified"] is True
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "")  # as whatever Ctrl-C ends
+
+
+def test_the_command_refuses_in_one_line(tmp_path, monkeypatch):
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert (
+            refusal("serve", "--port", port)
+            == f"127.0.0.1:{port}: Address already in use; choose another --port or --host"
+        )
+    assert "two of these weights have the same name" in refusal("serve", "sudoku", "sudoku", "--port", 0)
+    assert "maze: patience=2: only for a model that carries candidates" in refusal(
+        "serve", "maze", "--patience", 2, "--port", 0
+    )
+    assert "nowhere" in refusal("serve", "a=nowhere", "--port", 0)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    assert refusal("serve") == "hrm serve needs the extra: pip install 'hrm-torch[serve]'"
