@@ -446,6 +446,21 @@ def test_a_running_batch_answers_as_run_does_whoever_enters_and_leaves(changes, 
     np.testing.assert_allclose(found.confidence[rows], whole.confidence[rows], atol=1e-4)
 
 
+def test_the_participation_ratio_counts_the_dimensions_that_states_move_in():
+    program, rng = benchmark("participation"), np.random.default_rng(0)
+    sums = program.Sums(20, 12)
+    turn, _ = np.linalg.qr(rng.normal(size=(12, 12)))
+    flat = np.zeros((20, 500, 12))
+    flat[..., :4] = rng.normal(size=(20, 500, 4))
+    round_ = rng.normal(size=(20, 500, 12)) + 5.0  # where they are does not count, how they spread does
+    for puzzle in range(20):
+        sums.add(puzzle, 0, np.concatenate((round_[puzzle], np.zeros((300, 12)))))  # and nothing is no state
+        sums.add(puzzle, 1, flat[puzzle] @ turn)
+    z_H, z_L = sums.ratios(np.arange(20))
+    values = np.linalg.eigvalsh(np.cov(round_.reshape(-1, 12).T))
+    assert z_H == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-6) and 11.9 < z_H < 12 and 3.9 < z_L < 4
+
+
 def test_a_running_batch_takes_no_pins():
     with pytest.raises(ValueError, match="pins=2: not for a running batch"):
         Reasoner(six_by_six(**LATTICE), pins=2).running()
