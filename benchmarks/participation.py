@@ -1,13 +1,14 @@
 """The participation ratio of z_H and z_L: in how many dimensions each moves, of trained weights and of the same model untrained.
 
-    python benchmarks/participation.py [WEIGHTS] [--puzzles 10 30 100] [--max-segments 16] [--controls 3] [--json FILE]
+    python benchmarks/participation.py [WEIGHTS] [--puzzles 10 30 100] [--segments 16] [--controls 3] [--json FILE]
 
-The paper (section 4, Figure 8) reports 89.95 for z_H and 30.22 for z_L of a trained HRM of width 512, of which the first grows with
-the number of puzzles, and no difference before training, and takes that for a hierarchy of dimensions as in the cortex. PR =
-(sum of eigenvalues)² / sum of their squares, of the covariance matrix of the states: between 1 and the width. A sample is the
-state of one position (of a cell, or of one value of a cell on the lattice) after one segment of one pass; a position that has no
-state counts as none. The interval is of 400 draws of the puzzles, with replacement. A control has the same configuration,
-weights from a seed of its own, and as many segments as it takes itself, `--max-segments` at most.
+The paper (section 4, Figure 8) reports 89.95 for z_H and 30.22 for z_L of a trained HRM of width 512, of which the first grows
+with the number of puzzles, and no difference before training, and takes that for a hierarchy of dimensions as in the cortex.
+PR = (sum of eigenvalues)² / sum of their squares, of the covariance matrix of the states: between 1 and the width. A sample is
+the state of one position (of a cell, or of one value of a cell on the lattice) after one segment; a position that has no state
+counts as none. Every puzzle runs `--segments` of these, as in the reference's evaluation; where candidates are carried, its first
+pass, up to as many. The interval is of 400 draws of the puzzles, with replacement. A control is the same model with weights
+from a seed of its own.
 """
 
 import argparse
@@ -53,7 +54,7 @@ class Sums:
         return np.trace(covariance, axis1=1, axis2=2) ** 2 / np.square(covariance).sum((1, 2))
 
 
-def sums_of(model: HRM, task: str, tokens: np.ndarray, max_segments: int) -> Sums:
+def sums_of(model: HRM, task: str, tokens: np.ndarray, segments: int) -> Sums:
     """Of one pass over each puzzle, tokens (N, S)."""
     sums = Sums(len(tokens), model.config.hidden_size)
 
@@ -61,7 +62,7 @@ def sums_of(model: HRM, task: str, tokens: np.ndarray, max_segments: int) -> Sum
         for level, states in enumerate(thought.states):
             sums.add(thought.row, level, states)
 
-    Reasoner(model, task, passes=1, max_segments=max_segments, states=True).run(tokens, watch=keep)
+    Reasoner(model, task, passes=1, halt="never", max_segments=segments, states=True).run(tokens, watch=keep)
     return sums
 
 
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("weights", nargs="?", default="maze")
     parser.add_argument("--data", help="default: as of `hrm eval`")
     parser.add_argument("--puzzles", type=int, nargs="+", default=[10, 30, 100])
-    parser.add_argument("--max-segments", type=int, default=16)
+    parser.add_argument("--segments", type=int, default=16)
     parser.add_argument("--controls", type=int, default=3)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
@@ -85,15 +86,13 @@ def main() -> None:
     for seed in range(asked.controls):
         torch.manual_seed(seed)
         models[f"untrained, seed {seed}"] = HRM(model.config)
-    print(
-        f"{asked.weights}, width {model.config.hidden_size}, first test rows of {data}, one pass of at most {asked.max_segments}\n"
-    )
+    print(f"{asked.weights}, width {model.config.hidden_size}, first test rows of {data}, {asked.segments} segments\n")
     print(
         "| weights | puzzles | PR of z_H | PR of z_L | z_H / z_L (95 % of the draws) |\n| --- | --- | --- | --- | --- |"
     )
     report: list[dict[str, Any]] = []
     for name, of in models.items():
-        sums = sums_of(of, found.task, tokens, asked.max_segments)
+        sums = sums_of(of, found.task, tokens, asked.segments)
         for count in asked.puzzles:
             mine = np.arange(min(count, len(tokens)))
             z_H, z_L = sums.ratios(mine)
