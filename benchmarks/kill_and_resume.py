@@ -1,6 +1,6 @@
 """Kill a training run with SIGKILL at many random moments, resume it each time, and compare its end with an unkilled one.
 
-    python benchmarks/kill_and_resume.py [--kills 50] [--seed 0]
+    python benchmarks/kill_and_resume.py [--kills 50] [--seed 0] [compile=true]
 
 Every tensor of the last checkpoint (weights, running mean, optimizer, carry) must be equal to the bit. Prints where in
 the life of a process the kills fell, and exits 1 on the first difference. The run is small and writes a checkpoint every
@@ -29,8 +29,8 @@ eval_rows=32 test_at_end=false device=cpu project_name=p run_name=x
 """.split()
 
 
-def command(runs: Path, steps: int) -> list[str]:
-    head = [sys.executable, "-m", "hrm", "train", "hrm-sudoku-1k", *SETTINGS, f"steps={steps}"]
+def command(runs: Path, steps: int, settings: list[str]) -> list[str]:
+    head = [sys.executable, "-m", "hrm", "train", "hrm-sudoku-1k", *SETTINGS, f"steps={steps}", *settings]
     return [*head, "--runs", str(runs), "--resume", "auto"]
 
 
@@ -47,16 +47,17 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("settings", nargs="*", help="further key=value")
     asked = parser.parse_args()
     moments = random.Random(asked.seed)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        subprocess.run(command(whole, asked.steps), env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command(whole, asked.steps, asked.settings), env=environment, check=True, stdout=subprocess.DEVNULL)
         run = killed / "p" / "x"
         fell = collections.Counter()
         for _ in range(asked.kills):
-            process = subprocess.Popen(command(killed, asked.steps), env=environment, stdout=subprocess.DEVNULL)
+            process = subprocess.Popen(command(killed, asked.steps, asked.settings), env=environment, stdout=subprocess.DEVNULL)
             before = last(run)
             wait_for_life = moments.random() < 0.85
             while wait_for_life and process.poll() is None and last(run) == before:
@@ -73,7 +74,7 @@ def main() -> int:
             ] += 1
             if (run / "last").is_file():
                 tensors(ckpt.pointed(run, "last"))  # raises if half-written
-        subprocess.run(command(killed, asked.steps), env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command(killed, asked.steps, asked.settings), env=environment, check=True, stdout=subprocess.DEVNULL)
         one, other = (tensors(runs / "p" / "x" / f"step_{asked.steps}") for runs in (whole, killed))
         differing = [
             key

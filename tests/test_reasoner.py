@@ -423,10 +423,10 @@ def test_a_running_batch_answers_as_run_does_whoever_enters_and_leaves(changes, 
     reasoner = Reasoner(six_by_six(**changes), max_segments=5, **options)
     whole, found, left = reasoner.run(tokens), Answers.empty(8, 36), []
     thoughts: list[int] = []
-    running = reasoner.running(lambda thought: thoughts.append(thought.row))
+    running = reasoner.running()
 
     def step():
-        numbers, answers = running.step()
+        numbers, answers = running.step(lambda thought: thoughts.append(thought.row))
         found.put(np.array(numbers, np.int64), answers)
         left.extend(numbers)
 

@@ -1,7 +1,7 @@
 """The service: what it answers and how it refuses, over a real connection; puzzles that come, wait, go and fail."""
 
+import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,13 +10,17 @@ import time
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 
+import numpy as np
 import pytest
 import uvicorn
 from conftest import refusal
+from fastapi import FastAPI, HTTPException
 
+from hrm.answers import Thought
+from hrm.cli import name_and_weights
 from hrm.reasoner import Reasoner
 from hrm.serve import app as http_side
-from hrm.serve import listen
+from hrm.serve import listen, worker
 from hrm.serve.app import create_app
 
 EASY = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -84,9 +88,9 @@ class Client:
 
 
 @contextmanager
-def service(reasoners, **options):
+def serving(application):
     with listen("127.0.0.1", 0) as socket:
-        server = uvicorn.Server(uvicorn.Config(create_app(reasoners, **options), log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(application, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
         thread.start()
         client = Client(socket.getsockname()[1])
@@ -96,6 +100,10 @@ def service(reasoners, **options):
             client.close()
             server.should_exit = True
             thread.join()
+
+
+def service(reasoners, **options):
+    return serving(create_app(reasoners, **options))
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +150,8 @@ def test_mazes_of_any_size_side_by_side(client):
         ([EASY], 422, "body: JSON is expected"),
         (b'{"puzzle', 422, "this is no JSON"),
         (None, 422, "body: JSON is expected"),
+        (b'{"puzzle": "\xff"}', 422, "body: JSON is expected"),
+        ({"a\nb": 1}, 422, "a b: Extra inputs are not permitted"),
     ],
 )
 def test_a_body_that_is_wrong_is_told_in_one_line(client, body, status, words):
@@ -159,18 +169,21 @@ def test_a_body_that_is_wrong_is_told_in_one_line(client, body, status, words):
         ("GET", "/v1/example/chess", 404, "no weights 'chess'"),
         ("GET", "/v1/solve/sudoku", 405, "Method Not Allowed"),
         ("GET", "/nowhere", 404, "Not Found"),
+        ("HEAD", "/healthz", 200, ""),
     ],
 )
 def test_wrong_addresses_are_refused(client, method, path, status, words):
     response = client.send(method, path, {"puzzle": EASY} if method == "POST" else None)
-    assert response.status == status and words in json.loads(response.read())["error"]
+    said = response.read()
+    assert response.status == status and (words in json.loads(said)["error"] if words else not said)
 
 
-def test_a_body_that_is_too_large_is_refused_however_it_comes(client, monkeypatch):
+def test_a_body_that_is_too_large_is_refused_however_it_comes(monkeypatch):
     monkeypatch.setattr(http_side, "LARGEST_BODY", 1000)
-    assert client.post("/v1/solve/sudoku", {"puzzle": "." * 2000})[0] == 413
-    response = client.send("POST", "/v1/solve/sudoku", iter([b'{"puzzle": "', b"." * 2000, b'"}']))
-    assert response.status == 413 and "more than 1,000 bytes" in json.loads(response.read())["error"]
+    with service({"sudoku": sudoku()}) as client:
+        for body in ({"puzzle": "." * 2000}, iter([b'{"puzzle": "', b"." * 2000])):
+            response = client.send("POST", "/v1/solve/sudoku", body)
+            assert response.status == 413 and b"Content Too Large" in response.read()
 
 
 def test_a_puzzle_is_watched_segment_by_segment(client):
@@ -228,20 +241,99 @@ def test_a_hard_puzzle_holds_up_nobody_and_leaves_with_its_client():
 
 
 def test_too_many_are_sent_away_and_too_slow_ones_end():
-    with service({"sudoku": endless()}, places=1, queue=1, timeout=3) as client:
-        hard = [client.send("POST", "/v1/watch/sudoku", {"puzzle": ENDLESS})]
+    with service({"sudoku": endless()}, places=1, queue=1, timeout=8) as client:
+        hard = client.send("POST", "/v1/watch/sudoku", {"puzzle": ENDLESS})
         client.until("hrm_running", 1)
-        hard.append(client.send("POST", "/v1/watch/sudoku", {"puzzle": ENDLESS}))
+        waiting = client.ask("POST", "/v1/watch/sudoku", {"puzzle": ENDLESS})
         client.until("hrm_waiting", 1)
         response = client.send("POST", "/v1/solve/sudoku", {"puzzle": EASY})
         assert response.status == 503 and response.headers["Retry-After"] == "1"
-        assert "1 puzzles wait already, 1 may" in json.loads(response.read())["error"]
-        ends = [response.read().decode().rstrip("\n").rpartition("event: ")[2] for response in hard]
-        assert all(end.startswith('error\ndata: {"error": "no answer in time') for end in ends)
-        client.until("hrm_waiting", 0)
-        assert client.post("/v1/solve/sudoku", {"puzzle": ENDLESS})[0] == 504
+        assert "1 puzzles run and 1 wait, 1 and 1 may" in json.loads(response.read())["error"]
+        waiting.close()
+        client.until("hrm_waiting", 0)  # its place is free at once
+        end = hard.read().decode().rstrip("\n").rpartition("event: ")[2]
+        assert end.startswith('error\ndata: {"error": "no answer in time')
         client.until("hrm_running", 0)
         assert client.post("/v1/solve/sudoku", {"puzzle": EASY})[0] == 200
+        ended = [
+            client.count(f'hrm_puzzles_total{{end="{end}",weights="sudoku"}}')
+            for end in ("sent away", "too slow", "gone")
+        ]
+        assert ended == [1, 1, 1]
+
+
+def test_a_request_without_an_answer_in_time_has_a_status_of_its_own():
+    with service({"sudoku": endless()}, timeout=0.5) as client:
+        status, said = client.post("/v1/solve/sudoku", {"puzzles": [ENDLESS, EASY]})
+        assert status == 504 and "no answer in time" in said["error"]
+        client.until("hrm_running", 0)
+
+
+def test_reading_many_puzzles_holds_up_nobody_else():
+    reasoner = sudoku()
+    read, begun, go_on = reasoner.read, threading.Event(), threading.Event()
+
+    def slow(puzzle):
+        begun.set()
+        go_on.wait(30)
+        return read(puzzle)
+
+    reasoner.read = slow
+    with service({"sudoku": reasoner}) as client:
+        asked = client.ask("POST", "/v1/solve/sudoku", {"puzzle": EASY})
+        begun.wait(30)
+        assert client.get("/healthz")[0] == 200
+        go_on.set()
+        assert json.loads(asked.getresponse().read())["answer"] == SOLVED
+
+
+def test_mounted_in_another_application_it_answers_too():
+    parent = FastAPI()
+    parent.mount("/puzzles", create_app({"sudoku": sudoku()}))
+    with serving(parent) as client:
+        assert client.post("/puzzles/v1/solve/sudoku", {"puzzle": EASY})[1]["answer"] == SOLVED
+        assert client.get("/puzzles/")[1].startswith("<!doctype html>")
+
+
+def test_what_cannot_be_served_is_refused():
+    with pytest.raises(ValueError, match="pins=2: not for a running batch"):
+        create_app({"maze": Reasoner.load("maze", "cpu", pins=2)})
+
+
+class Here:
+    """A client that is there."""
+
+    async def is_disconnected(self):
+        return False
+
+
+def test_an_inbox_gives_what_has_come_even_late_and_drops_whoever_does_not_read(monkeypatch):
+    monkeypatch.setattr(http_side, "UNREAD", 3)
+
+    async def tried():
+        inbox = http_side.Inbox(Here(), timeout=0.05)
+        request = worker.Request(None, None, inbox.tell)
+        inbox.tell(request, worker.Failed("first"))
+        await asyncio.sleep(0.2)
+        with pytest.raises(HTTPException, match="first"):
+            await inbox.next()
+        with pytest.raises(HTTPException, match="no answer in time"):
+            await inbox.next()
+        for number in range(6):
+            assert request.dropped == (number > 4)
+            inbox.tell(request, worker.Failed("more"))
+            await asyncio.sleep(0)
+
+    asyncio.run(tried())
+
+
+def test_what_json_has_no_number_for_is_told_as_nothing():
+    thought = Thought(
+        0, 1, np.full(81, 2, np.uint8), np.full(81, np.nan, np.float32), float("nan"), float("inf"), False
+    )
+    told = http_side.shown(sudoku(), thought)
+    assert told["certainty"] == [None] * 81 and told["confidence"] is told["moved"] is None
+    assert '"moved": null' in http_side.sent("segment", told)
 
 
 def test_a_failure_ends_its_puzzles_and_not_the_service(caplog):
@@ -261,18 +353,38 @@ def test_a_failure_ends_its_puzzles_and_not_the_service(caplog):
     assert "a segment failed" in caplog.text
 
 
-def test_the_command_serves_until_it_is_told_to_end():
-    command = [sys.executable, "-m", "hrm", "serve", "mine=maze", "sudoku", "--port", "0", "--device", "cpu"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-    ) as process:
+NO_ANSWER = "12345678." + "." * 35 + "9" + "." * 36  # the last cell of row 1 has none
+
+
+def test_the_command_serves_until_it_is_told_to_end_and_then_tells_whoever_waits():
+    options = "--port 0 --device cpu --passes 1000000 --check".split()
+    command = [sys.executable, "-m", "hrm", "serve", "mine=maze", "sudoku", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         line = process.stdout.readline()
         assert line.startswith("hrm: mine, sudoku at http://127.0.0.1:") and line.endswith("/ until Ctrl-C\n")
         client = Client(int(line.split("/ until")[0].rpartition(":")[2]))
         assert client.post("/v1/solve/mine", {"puzzle": MAZE})[1]["verified"] is True
+        watched = client.send("POST", "/v1/watch/sudoku", {"puzzle": NO_ANSWER})
+        asked = client.ask("POST", "/v1/solve/sudoku", {"puzzle": NO_ANSWER})
+        client.until("hrm_running", 2)
         process.send_signal(signal.SIGINT)
+        ending = {"error": "the service is ending"}
+        response = asked.getresponse()
+        assert response.status == 503 and json.loads(response.read()) == ending
+        assert watched.read().decode().endswith(f"event: error\ndata: {json.dumps(ending)}\n\n")
         out, err = process.communicate(timeout=30)
+        client.close()
     assert (process.returncode, out, err) == (130, "", "")  # as whatever Ctrl-C ends
+
+
+def test_weights_are_served_under_a_name_that_can_be_asked_for(monkeypatch, tmp_path):
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    assert name_and_weights("sudoku") == ("sudoku", "sudoku") and name_and_weights("a=b/c") == ("a", "b/c")
+    assert name_and_weights("runs/x=1") == ("x=1", "runs/x=1") and name_and_weights(".") == ("run", ".")
+    for given in ("a=", "=", "/"):
+        with pytest.raises(ValueError, match="expected weights, or NAME=WEIGHTS"):
+            name_and_weights(given)
 
 
 def test_the_command_refuses_in_one_line(tmp_path, monkeypatch):
@@ -283,9 +395,9 @@ def test_the_command_refuses_in_one_line(tmp_path, monkeypatch):
             == f"127.0.0.1:{port}: Address already in use; choose another --port or --host"
         )
     assert "two of these weights have the same name" in refusal("serve", "sudoku", "sudoku", "--port", 0)
-    assert "maze: patience=2: only for a model that carries candidates" in refusal(
-        "serve", "maze", "--patience", 2, "--port", 0
-    )
+    assert "--patience 2: only for a model that carries" in refusal("serve", "maze", "--patience", 2, "--port", 0)
+    assert "maze: halt='full'" in refusal("serve", "maze", "--halt", "full", "--port", 0)
+    assert refusal("serve", "--host", "a..b").startswith("a..b:8000: no address; choose another")
     assert "nowhere" in refusal("serve", "a=nowhere", "--port", 0)
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert refusal("serve") == "hrm serve needs the extra: pip install 'hrm-torch[serve]'"

@@ -458,25 +458,26 @@ def serve(
     with listen(host, port) as socket:  # before what takes long: a port that is taken is told at once
         for name, path in where.items():
             found = load_weights(path, device, forward_dtype=dtype)
-            if found.task == "arc":
-                raise ValueError(
-                    f"{path}: ARC tasks are fitted and voted on, which takes minutes: `hrm solve arc TASK.json`"
-                )
-            how = {"max_segments": max_segments, "halt": halt, "patience": patience, "backend": backend}
+            how = {"max_segments": max_segments, "halt": halt, "backend": backend}
             how |= enough_passes(found.task, passes, check)
+            how |= {"patience": patience} if found.model.config.deduces else {}
             try:
                 reasoners[name] = Reasoner(found.model, found.task, card=found.card, **how)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
+        if patience and not any(reasoner.model.config.deduces for reasoner in reasoners.values()):
+            raise ValueError(f"--patience {patience}: only for a model that carries candidates; none of these does")
         run(reasoners, socket, places=batch_size, queue=queue, timeout=timeout)
 
 
 def name_and_weights(given: str) -> tuple[str, str]:
     """What `hrm serve` calls weights, and where they are."""
     name, told, path = given.partition("=")
-    if told and name and "/" not in name:
-        return name, path
-    return Path(given).name, given
+    if not told or "/" in name:
+        name, path = Path(given).resolve().name, given
+    if not name or not path:
+        raise ValueError(f"'{given}': expected weights, or NAME=WEIGHTS")
+    return name, path
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------

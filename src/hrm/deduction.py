@@ -80,12 +80,11 @@ class Deduction:
         passes: int,
         patience: int,
         obeys: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
-        watch: Watch | None = None,
         states: bool = False,
     ):
         self.model, self.engine, self.task = model, engine, task
         self.max_segments, self.passes, self.patience = max_segments, passes, patience
-        self.obeys, self.watch, self.states = obeys, watch, states
+        self.obeys, self.states = obeys, states
         self.device = model.H_init.device
         self.walks: list[Walk] = []
         self.carried = self._start(np.zeros((0, model.config.seq_len), np.uint8))
@@ -95,7 +94,7 @@ class Deduction:
 
     @torch.inference_mode()
     def enter(self, numbers: Sequence[int], tokens: np.ndarray, names: np.ndarray) -> None:
-        self.walks += map(Walk, numbers, tokens, names.tolist())
+        self.walks += [Walk(*puzzle) for puzzle in zip(numbers, tokens, names.tolist(), strict=True)]
         self.carried = [torch.cat(parts) for parts in zip(self.carried, self._start(tokens), strict=True)]
 
     @torch.inference_mode()
@@ -117,13 +116,14 @@ class Deduction:
         self.walks, self.carried = [self.walks[place] for place in stay], [part[places] for part in carried]
 
     @torch.inference_mode()
-    def step(self) -> tuple[list[int], Answers]:
+    def step(self, watch: Watch | None = None) -> tuple[list[int], Answers]:
         walks, model, device = self.walks, self.model, self.device
         names = torch.tensor([walk.name for walk in walks], dtype=torch.int32, device=device)
         caution = torch.tensor([walk.caution for walk in walks], device=device)
         candidates, *state = self.carried
         state, out = self.engine(tuple(state) or model.initial_state(len(walks)), candidates, names)
-        reached = tuple(z.clone() for z in state) if self.watch and self.states else ()  # going back changes them below
+        kept = state if watch and self.states else ()
+        reached = tuple(z.clone() for z in kept)  # who goes back is given others below
         chances, belief = out.logits.softmax(-1), out.q_halt.sigmoid()
         after = ruled_out(candidates, chances, (model.config.rules_out * caution)[:, None, None])
         unsettled, still = is_open(after).any(1), (after == candidates).all((1, 2))
@@ -168,10 +168,10 @@ class Deduction:
                     without[cell[place], value[place]] = False
                     walk.branches.append(Branch(walk.chance * (1 - made), without))
                 walk.chance *= made
-        if self.watch:
+        if watch:
             certainty = chances.amax(-1).cpu().numpy()
             for place, walk in enumerate(walks):
-                self.watch(
+                watch(
                     Thought(
                         row=walk.number,
                         segment=walk.segments,

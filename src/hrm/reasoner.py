@@ -228,7 +228,7 @@ class Reasoner:
 
     def _run(self, tokens: np.ndarray, names: np.ndarray, watch: Callable[[Thought], None] | None) -> Answers:
         if self.model.config.deduces:
-            return answer_all(self.running(watch), tokens, names, self.batch_size)
+            return answer_all(self.running(), tokens, names, self.batch_size, watch)
         first = self.look(tokens, names, 0, watch)
         tried, open_ = [first], np.arange(len(tokens))
         for look in range(1, self.passes):
@@ -318,23 +318,23 @@ class Reasoner:
         def told(thought: Thought) -> None:
             watch(thought if asked is None else replace(thought, row=int(asked[thought.row])))
 
-        return answer_all(self.looking(look, watch and told), tokens, names, self.batch_size)
+        return answer_all(self.looking(look), tokens, names, self.batch_size, watch and told)
 
-    def looking(self, look: int, watch: Callable[[Thought], None] | None = None) -> Looking:
+    def looking(self, look: int) -> Looking:
         """An empty batch of puzzles to be looked at for the `look`th time, from 0."""
         eye = Look(look, self.model, self.task, noise=self.noise, seed=self.seed)
         how = {name: getattr(self, name) for name in ("halt", "max_segments", "states")}
-        return Looking(self.model, self.engine, eye, watch=watch, **how)
+        return Looking(self.model, self.engine, eye, **how)
 
-    def running(self, watch: Callable[[Thought], None] | None = None) -> Batch:
-        """An empty batch, of no fixed size, whose puzzles get all their passes; not for pins.
+    def running(self) -> Batch:
+        """An empty batch, of no fixed size, whose puzzles enter and leave at any time and are answered as by `run`; not for pins.
 
-        Puzzles in it are answered as by `run`, and enter and leave at any time.
+        Inside `with reasoner.model.cast_once()` the weights are cast once, not at every step.
         """
         if self.pins:
             raise ValueError(f"pins={self.pins}: not for a running batch")
         if not self.model.config.deduces:
-            return Looks(self, watch)
+            return Looks(self)
         how = {name: getattr(self, name) for name in ("max_segments", "passes", "patience", "states")}
         obeys = self._obey_rules if self.check else None
-        return Deduction(self.model, self.engine, self.task, obeys=obeys, watch=watch, **how)
+        return Deduction(self.model, self.engine, self.task, obeys=obeys, **how)

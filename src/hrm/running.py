@@ -5,7 +5,7 @@ puzzle needs, Deduction (deduction.py) a walk with candidates.
 """
 
 from collections.abc import Callable, Container, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from .halting import wants_to_halt
 from .looks import Look, states_of
 from .model import HRM, Output
 
+if TYPE_CHECKING:
+    from .reasoner import Reasoner
+
 STILL = 0.1
 """A state (of root mean square about 1) that moved less than this over a segment has settled, for halt="residual"."""
 
@@ -26,22 +29,21 @@ Watch = Callable[[Thought], None]
 class Batch(Protocol):
     """What runs puzzles at once. Each goes by a number, which its thoughts (`row`) and its answer come back under."""
 
-    watch: Watch | None
-
     def __len__(self) -> int:
         """How many puzzles are in it."""
 
     def enter(self, numbers: Sequence[int], tokens: np.ndarray, names: np.ndarray) -> None:
         """Puzzles join: tokens (n, S) uint8 and puzzle identifiers (n,)."""
 
-    def step(self) -> tuple[list[int], Answers]:
-        """Run a segment; the puzzles that left after it, and their answers, (n, …). There is one puzzle in it at least."""
+    def step(self, watch: Watch | None = None) -> tuple[list[int], Answers]:
+        """Run a segment, whose thoughts `watch` hears; the puzzles that left after it, and their answers, (n, …). There is one
+        puzzle in it at least."""
 
     def drop(self, numbers: Container[int]) -> None:
         """These leave without an answer, if they are in it."""
 
 
-def answer_all(batch: Batch, tokens: np.ndarray, names: np.ndarray, places: int) -> Answers:
+def answer_all(batch: Batch, tokens: np.ndarray, names: np.ndarray, places: int, watch: Watch | None = None) -> Answers:
     """Answer N puzzles, tokens (N, S), at most `places` at once: waiting ones take the places of those that leave."""
     found, entered = Answers.empty(*tokens.shape), 0
     while len(batch) or entered < len(tokens):
@@ -49,7 +51,7 @@ def answer_all(batch: Batch, tokens: np.ndarray, names: np.ndarray, places: int)
         if coming.stop > coming.start:
             batch.enter(range(coming.start, coming.stop), tokens[coming], names[coming])
             entered = coming.stop
-        left, answers = batch.step()
+        left, answers = batch.step(watch)
         found.put(np.array(left, np.int64), answers)
     return found
 
@@ -65,11 +67,10 @@ class Looking:
         *,
         halt: str,
         max_segments: int,
-        watch: Watch | None = None,
         states: bool = False,
     ):
         self.model, self.engine, self.eye = model, engine, eye
-        self.halt, self.max_segments, self.watch, self.states = halt, max_segments, watch, states
+        self.halt, self.max_segments, self.states = halt, max_segments, states
         device, cells = model.H_init.device, model.config.seq_len
         self.numbers: list[int] = []
         self.tokens = torch.zeros(0, cells, dtype=torch.int32, device=device)  # as this look sees them
@@ -93,7 +94,7 @@ class Looking:
         self.state = tuple(map(torch.cat, zip(self.state, self.eye.initial_state(len(numbers)), strict=True)))
 
     @torch.inference_mode()
-    def step(self) -> tuple[list[int], Answers]:
+    def step(self, watch: Watch | None = None) -> tuple[list[int], Answers]:
         before = self.eye.disturb(self.state, self.steps)
         self.state, out = self.engine(before, self.tokens, self.names)
         self.steps = self.steps + 1
@@ -110,10 +111,10 @@ class Looking:
             self.eye.place_back(probabilities[..., 0] - probabilities[..., 1]).cpu().numpy(),
         )
         gone = leaving.cpu().numpy()
-        if self.watch:
+        if watch:
             certainty = self.eye.place_back(probabilities[..., 0]).cpu().numpy()
             for place, number in enumerate(self.numbers):
-                self.watch(
+                watch(
                     Thought(
                         row=number,
                         segment=int(here.segments[place]),
@@ -162,8 +163,8 @@ class Looking:
 class Looks:
     """As many looks at each puzzle as a Reasoner gives it: those of the same number run together."""
 
-    def __init__(self, reasoner: Any, watch: Watch | None = None):
-        self.reasoner, self.watch = reasoner, watch
+    def __init__(self, reasoner: "Reasoner"):
+        self.reasoner = reasoner
         self.tried: dict[int, list[Answers]] = {}
         self.puzzles: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.looking: dict[int, Looking] = {}
@@ -182,12 +183,11 @@ class Looks:
         tokens, names = zip(*(self.puzzles[number] for number in numbers), strict=True)
         self.looking[look].enter(numbers, np.stack(tokens), np.stack(names))
 
-    def step(self) -> tuple[list[int], Answers]:
+    def step(self, watch: Watch | None = None) -> tuple[list[int], Answers]:
         left: list[int] = []
         found = [Answers.empty(0, self.reasoner.task.seq_len)]
         for look, looking in sorted(self.looking.items(), reverse=True):
-            looking.watch = self.watch
-            numbers, answers = looking.step()
+            numbers, answers = looking.step(watch)
             again = []
             for place, number in enumerate(numbers):
                 answer, tokens = answers.take([place]), self.puzzles[number][0][None]

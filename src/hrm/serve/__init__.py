@@ -4,7 +4,7 @@ worker.py runs the puzzles of all requests as one batch, which they enter and le
 the page.
 """
 
-import os
+import asyncio
 import socket as sockets
 from collections.abc import Mapping
 from typing import Any
@@ -21,22 +21,28 @@ def listen(host: str, port: int) -> sockets.socket:
     try:
         family = sockets.getaddrinfo(host, port, type=sockets.SOCK_STREAM)[0][0]
         return sockets.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        known = isinstance(error, sockets.gaierror) or not error.errno
-        why = (
-            error.strerror if known else os.strerror(error.errno)
-        )  # create_server adds the address, which is told here
-        raise ValueError(f"{host}:{port}: {why}; choose another --port or --host") from None
+    except (OSError, UnicodeError) as error:
+        words = error.strerror if isinstance(error, OSError) else "no address"
+        words, _, _ = words.partition(" (while")  # create_server repeats the address
+        raise ValueError(f"{address(host, port)}: {words}; choose another --port or --host") from None
+
+
+def address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def run(reasoners: Mapping[str, Any], socket: sockets.socket, **options: Any) -> None:
-    """Serve on this socket until SIGINT or SIGTERM, then end what has begun; `options` are those of `create_app`."""
+    """Serve on this socket until SIGINT or SIGTERM; `options` are those of `create_app`."""
     import uvicorn
 
     from .app import create_app
 
-    host, port = socket.getsockname()[:2]
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    print(f"hrm: {', '.join(reasoners)} at http://{address}/ until Ctrl-C", flush=True)
     app = create_app(reasoners, **options)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)).run(sockets=[socket])
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: Any = None) -> None:
+            await asyncio.to_thread(app.state.worker.stop)  # first, so that whoever waits hears it and goes
+            await super().shutdown(sockets)
+
+    print(f"hrm: {', '.join(reasoners)} at http://{address(*socket.getsockname()[:2])}/ until Ctrl-C", flush=True)
+    Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)).run(sockets=[socket])

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
+import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -23,7 +25,7 @@ from .. import __version__
 from ..answers import Solution, Thought
 from ..data import BUILTIN, load_split
 from ..reasoner import Reasoner
-from .worker import Busy, Event, Failed, Request, Worker
+from .worker import Busy, Ending, Event, Failed, Request, Worker
 
 logger = logging.getLogger("hrm.serve")
 
@@ -35,6 +37,10 @@ LARGEST_BODY = 8 << 20
 EXPECTED = 'JSON is expected, such as {"puzzle": "..."}, with content-type: application/json'
 STILL_THERE = 0.5
 """Seconds after which a waiting request looks whether its client is."""
+UNREAD = 10_000
+"""Segments that a watcher may be behind."""
+ENDS = {499: "gone", 500: "failed", 503: "sent away", 504: "too slow"}
+"""How puzzles end that have no answer, in the metrics."""
 
 Puzzle = Annotated[
     str, Field(min_length=1, max_length=LONGEST, description="as `hrm solve` takes it: a line, or drawn")
@@ -63,154 +69,218 @@ class AskOne(BaseModel):
 class Metrics:
     """What Prometheus reads of one app."""
 
-    def __init__(self, worker: Worker):
+    def __init__(self, worker: Worker, timeout: float):
         self.registry = CollectorRegistry()
-        names = ["weights"]
-        self.puzzles = Counter("hrm_puzzles", "Puzzles, by how they ended", [*names, "end"], registry=self.registry)
+        self.puzzles = Counter("hrm_puzzles", "Puzzles, by how they ended", ["weights", "end"], registry=self.registry)
+        steps = [0.005 * 2**k for k in range(20) if 0.005 * 2**k < timeout]
         self.seconds = Histogram(
-            "hrm_seconds", "From the request to the answer of a puzzle", names, registry=self.registry
+            "hrm_seconds",
+            "From the request to the answer of a puzzle",
+            ["weights"],
+            buckets=[*steps, timeout],
+            registry=self.registry,
         )
         self.segments = Histogram(
             "hrm_segments",
             "Segments of all passes over a puzzle",
-            names,
+            ["weights"],
             buckets=[2**k for k in range(12)],
             registry=self.registry,
         )
-        running = Gauge("hrm_running", "Puzzles in the running batch", registry=self.registry)
-        waiting = Gauge("hrm_waiting", "Puzzles that wait for a place in it", registry=self.registry)
-        running.set_function(lambda: len(worker.running))
+        running = Gauge("hrm_running", "Puzzles that have a place in a running batch", registry=self.registry)
+        waiting = Gauge("hrm_waiting", "Puzzles that wait for one", registry=self.registry)
+        running.set_function(lambda: worker.running)
         waiting.set_function(lambda: len(worker.waiting))
 
-    def count(self, name: str, request: Request, solution: Solution) -> None:
+    def answered(self, name: str, solution: Solution, seconds: float) -> None:
         end = {True: "verified", False: "not solved", None: "answered"}[solution.verified]
         self.puzzles.labels(name, end).inc()
-        self.seconds.labels(name).observe(time.perf_counter() - request.asked_at)
+        self.seconds.labels(name).observe(seconds)
         self.segments.labels(name).observe(solution.segments)
 
 
 class Inbox:
-    """Where a handler waits for what the worker tells of its requests."""
+    """Where a handler waits, until `until` of the loop's clock, for what the worker tells of its requests."""
 
-    def __init__(self):
-        self.loop, self.events = asyncio.get_running_loop(), asyncio.Queue()
+    def __init__(self, client: HttpRequest, timeout: float):
+        self.loop, self.client = asyncio.get_running_loop(), client
+        self.until = self.loop.time() + timeout
+        self.looked = self.loop.time()
+        self.events: deque[tuple[Request, Event | dict[str, Any]]] = deque()
+        self.arrived = asyncio.Event()
 
     def tell(self, request: Request, event: Event) -> None:
-        """Called in the worker's thread."""
+        """Called in the worker's thread. Thoughts, whose arrays are parts of those of the whole batch, come as what is shown."""
+        told = shown(request.reasoner, event) if isinstance(event, Thought) else event
+        request.dropped |= len(self.events) > UNREAD
         try:
-            self.loop.call_soon_threadsafe(self.events.put_nowait, (request, event))
+            self.loop.call_soon_threadsafe(self._put, request, told)
         except RuntimeError:  # the loop has ended, and with it whoever waited
             request.dropped = True
 
-    async def next(self, client: HttpRequest, until: float) -> tuple[Request, Thought | Solution]:
-        """Raises HTTPException where there is no answer: `until`, of the loop's clock, has come, the client is gone, or the
-        worker has failed."""
-        while (left := until - self.loop.time()) > 0:
+    def _put(self, request: Request, event: Event | dict[str, Any]) -> None:
+        self.events.append((request, event))
+        self.arrived.set()
+
+    async def next(self) -> tuple[Request, Solution | dict[str, Any]]:
+        """A solution, or what is shown of a thought. Raises HTTPException where there is no answer: the time is over, the client
+        is gone, or the worker has failed or ends."""
+        while True:
+            if (now := self.loop.time()) > self.looked + STILL_THERE:
+                self.looked = now
+                if await self.client.is_disconnected():
+                    raise HTTPException(499, "the client is gone")
+            if self.events:
+                request, event = self.events.popleft()
+                if isinstance(event, Failed):
+                    raise HTTPException(503 if isinstance(event, Ending) else 500, str(event))
+                return request, event
+            if now > self.until:
+                raise HTTPException(
+                    504, "no answer in time; ask for fewer puzzles at once, or serve with a larger --timeout"
+                )
+            self.arrived.clear()
             try:
-                request, event = await asyncio.wait_for(self.events.get(), min(STILL_THERE, left))
+                await asyncio.wait_for(self.arrived.wait(), min(STILL_THERE, self.until - now) + 0.001)
             except TimeoutError:
-                if await client.is_disconnected():
-                    raise HTTPException(499, "the client is gone") from None
-                continue
-            if isinstance(event, Failed):
-                raise HTTPException(500, str(event))
-            return request, event
-        raise HTTPException(504, "no answer in time; ask for fewer puzzles at once, or start with a larger --timeout")
+                pass
+
+
+class Stream(StreamingResponse):
+    """Server-sent events, cut off `limit` seconds after they began: who does not read holds up a writer without end."""
+
+    def __init__(self, events: AsyncIterator[str], limit: float):
+        quiet = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=quiet)
+        self.limit = limit
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            async with asyncio.timeout(self.limit):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            logger.warning("a stream that nobody reads is cut off")
+
+
+class Service:
+    """What the routes share."""
+
+    def __init__(self, worker: Worker, timeout: float):
+        self.worker, self.timeout, self.metrics = worker, timeout, Metrics(worker, timeout)
+
+    def reasoner(self, name: str) -> Reasoner:
+        if name not in self.worker.reasoners:
+            raise HTTPException(404, f"no weights '{name}': here are {', '.join(self.worker.reasoners)}")
+        return self.worker.reasoners[name]
+
+    async def read(
+        self, name: str, puzzles: list[str], inbox: Inbox, watched: bool = False
+    ) -> list[Request | ValueError]:
+        """What each is asked as, or what is wrong with it; in a thread, for a thousand large mazes take a while."""
+        self.reasoner(name)
+
+        def one(puzzle: str) -> Request | ValueError:
+            try:
+                return self.worker.read(name, puzzle, inbox.tell, watched)
+            except ValueError as error:
+                return error
+
+        found = await asyncio.to_thread(lambda: [one(puzzle) for puzzle in puzzles])
+        self.metrics.puzzles.labels(name, "refused").inc(sum(isinstance(each, ValueError) for each in found))
+        return found
+
+    async def answers(
+        self, name: str, requests: list[Request], inbox: Inbox
+    ) -> AsyncIterator[tuple[Request, dict[str, Any]]]:
+        """What is told of them until each has its record; records are those with `answer` and `seconds`."""
+        left = set(requests)
+        try:
+            try:
+                self.worker.ask(requests)
+            except (Busy, Ending) as error:
+                raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
+            while left:
+                request, event = await inbox.next()
+                if isinstance(event, Solution):
+                    left.remove(request)
+                    seconds = time.perf_counter() - request.asked_at
+                    self.metrics.answered(name, event, seconds)
+                    event = event.record() | {"seconds": round(seconds, 4)}
+                yield request, event
+        except HTTPException as error:
+            self.metrics.puzzles.labels(name, ENDS[error.status_code]).inc(len(left))
+            raise
+        finally:
+            for request in left:
+                request.dropped = True
 
 
 def create_app(
     reasoners: Mapping[str, Reasoner], *, places: int = 64, queue: int = 1024, timeout: float = 60.0
 ) -> FastAPI:
     """The service over these Reasoners, each under its name. `places` puzzles run at once and `queue` more may wait;
-    `timeout` is the seconds after which a request without an answer ends."""
+    `timeout` is the seconds after which a request without an answer ends. `app.state.worker.stop()` ends the work itself."""
     worker = Worker(reasoners, places=places, queue=queue)
-    metrics = Metrics(worker)
+    service = Service(worker, timeout)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        worker.start()
         yield
         await asyncio.to_thread(worker.stop)
 
-    app = FastAPI(title="hrm", version=__version__, lifespan=lifespan, description="Puzzles answered by an HRM.")
-    app.add_middleware(BodyLimit)
+    app = FastAPI(
+        title="hrm",
+        version=__version__,
+        lifespan=lifespan,
+        description="Puzzles answered by an HRM.",
+        max_body_size=LARGEST_BODY,
+    )
+    app.state.worker = worker
     for kind in (RequestValidationError, AnyHttpException, Exception):
         app.add_exception_handler(kind, as_one_line)
-
-    def known(name: str) -> Reasoner:
-        if name not in worker.reasoners:
-            raise HTTPException(404, f"no weights '{name}': here are {', '.join(worker.reasoners)}")
-        return worker.reasoners[name]
-
-    def read(name: str, puzzle: str, inbox: Inbox, watched: bool = False) -> Request:
-        known(name)
-        try:
-            return worker.read(name, puzzle, inbox.tell, watched)
-        except ValueError:
-            metrics.puzzles.labels(name, "refused").inc()
-            raise
-
-    def begin(requests: list[Request]) -> float:
-        """They are asked; until when an answer is waited for."""
-        try:
-            worker.ask(requests)
-        except (Busy, Failed) as error:
-            raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
-        return asyncio.get_running_loop().time() + timeout
-
-    def record(name: str, request: Request, solution: Solution) -> dict[str, Any]:
-        metrics.count(name, request, solution)
-        return solution.record() | {"seconds": round(time.perf_counter() - request.asked_at, 4)}
 
     @app.post("/v1/solve/{name}")
     async def solve(name: str, ask: Ask, client: HttpRequest) -> dict[str, Any]:
         """Answer a puzzle, with a record as that of `hrm solve --format json`; or several, `{"answers": [...]}` in their
         order, of which one that is no puzzle has `error` in its record."""
-        inbox, answers, requests = Inbox(), {}, {}
-        for place, puzzle in enumerate([ask.puzzle] if ask.puzzles is None else ask.puzzles):
-            try:
-                requests[read(name, puzzle, inbox)] = place
-            except ValueError as error:
-                if ask.puzzles is None:
-                    raise HTTPException(422, str(error)) from None
-                answers[place] = {"puzzle": puzzle, "verified": False, "error": str(error)}
-        until = begin(list(requests))
-        try:
-            for _ in requests:
-                request, event = await inbox.next(client, until)
-                answers[requests[request]] = record(name, request, event)
-        finally:
-            for request in requests:
-                request.dropped = True
-        return answers[0] if ask.puzzles is None else {"answers": [answers[place] for place in sorted(answers)]}
+        inbox, puzzles = Inbox(client, timeout), ask.puzzles or [ask.puzzle]
+        read = await service.read(name, puzzles, inbox)
+        if ask.puzzles is None and isinstance(read[0], ValueError):
+            raise HTTPException(422, str(read[0]))
+        records: dict[int, dict[str, Any]] = {
+            place: {"puzzle": puzzle, "verified": False, "error": str(each)}
+            for place, (puzzle, each) in enumerate(zip(puzzles, read, strict=True))
+            if isinstance(each, ValueError)
+        }
+        places = {each: place for place, each in enumerate(read) if isinstance(each, Request)}
+        async for request, record in service.answers(name, list(places), inbox):
+            records[places[request]] = record
+        return records[0] if ask.puzzles is None else {"answers": [records[place] for place in range(len(puzzles))]}
 
     @app.post("/v1/watch/{name}")
     async def watch(name: str, ask: AskOne, client: HttpRequest) -> StreamingResponse:
         """Answer a puzzle while it is watched, as server-sent events: `puzzle` as a line, a `segment` after each, then
         `solution` or `error`."""
-        inbox = Inbox()
-        try:
-            request = read(name, ask.puzzle, inbox, watched=True)
-        except ValueError as error:
-            raise HTTPException(422, str(error)) from None
-        until = begin([request])
+        inbox = Inbox(client, timeout)
+        (request,) = await service.read(name, [ask.puzzle], inbox, watched=True)
+        if isinstance(request, ValueError):
+            raise HTTPException(422, str(request))
+        answers = service.answers(name, [request], inbox)
+        first = await anext(answers)  # whoever is sent away hears it as a status
 
         async def events() -> AsyncIterator[str]:
-            event: Event | None = None
             yield sent("puzzle", {"puzzle": request.reasoner.task.format(request.grid)})
+            _, told = first
             try:
-                while not isinstance(event, Solution):
-                    _, event = await inbox.next(client, until)
-                    if isinstance(event, Thought):
-                        yield sent("segment", shown(request.reasoner, event))
-                yield sent("solution", record(name, request, event))
+                yield sent("solution" if "seconds" in told else "segment", told)
+                async for _, told in answers:
+                    yield sent("solution" if "seconds" in told else "segment", told)
             except HTTPException as error:
                 yield sent("error", {"error": error.detail})
             finally:
                 request.dropped = True
 
-        quiet = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(events(), media_type="text/event-stream", headers=quiet)
+        return Stream(events(), 2 * timeout)
 
     @app.get("/v1/weights")
     async def weights() -> dict[str, Any]:
@@ -220,13 +290,14 @@ def create_app(
     @app.get("/v1/example/{name}")
     def example(name: str) -> dict[str, str]:
         """A puzzle to try, drawn at random from the test rows of a built-in set."""
-        task = known(name).task
+        task = service.reasoner(name).task
         sets = [own for own, (_, other) in BUILTIN.items() if (other.name, other.seq_len) == (task.name, task.seq_len)]
         if not sets:
             raise HTTPException(404, f"no examples of {task.name} of {task.seq_len} cells are built in")
         rows = test_rows(sets[0])
         return {"puzzle": task.format(task.decode(rows[np.random.default_rng().integers(len(rows))]))}
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
         """200 while puzzles are answered."""
@@ -236,11 +307,11 @@ def create_app(
     @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> str:
         """For Prometheus."""
-        return generate_latest(metrics.registry).decode()
+        return generate_latest(service.metrics.registry).decode()
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
-        return (resources.files("hrm.serve") / "page.html").read_text()
+        return (resources.files("hrm.serve") / "page.html").read_text(encoding="utf-8")
 
     return app
 
@@ -262,9 +333,9 @@ def shown(reasoner: Reasoner, thought: Thought) -> dict[str, Any]:
         "segment": thought.segment,
         "pass": thought.look + 1,
         "answer": reasoner.answer(thought),
-        "certainty": thought.certainty.round(3).astype(float).round(3).tolist(),
-        "confidence": round(thought.confidence, 4),
-        "moved": round(thought.residual, 4),
+        "certainty": [rounded(value, 3) for value in thought.certainty.tolist()],
+        "confidence": rounded(thought.confidence, 4),
+        "moved": rounded(thought.residual, 4),
         "halted": thought.halted,
     }
     if thought.candidates is not None:
@@ -274,50 +345,30 @@ def shown(reasoner: Reasoner, thought: Thought) -> dict[str, Any]:
     return told
 
 
+def rounded(value: float, digits: int) -> float | None:
+    """As JSON has it, which knows no infinity."""
+    return round(value, digits) if math.isfinite(value) else None
+
+
 def sent(event: str, data: dict[str, Any]) -> str:
     """A server-sent event."""
-    return f"event: {event}\ndata: {json.dumps(data)}\n\n"
+    return f"event: {event}\ndata: {json.dumps(data, allow_nan=False)}\n\n"
 
 
 async def as_one_line(client: HttpRequest, error: Exception) -> JSONResponse:
     """Whatever goes wrong, as `{"error": "one line"}`."""
+    status, words, headers = 500, "this is a mistake of the service; its log tells more", None
     if isinstance(error, RequestValidationError):
         fault = error.errors()[0]
+        status, words = 422, fault["msg"].removeprefix("Value error, ")
         where = ".".join(str(part) for part in fault["loc"] if part != "body")
-        words = fault["msg"].removeprefix("Value error, ")
-        no_json = fault["type"] == "json_invalid"
-        if no_json or (fault["loc"] == ("body",) and fault["type"] != "value_error"):
-            where, words = "body", f"{EXPECTED}; this is no JSON: {fault['ctx']['error']}" if no_json else EXPECTED
-        return JSONResponse({"error": f"{where}: {words}" if where else words}, 422)
-    if isinstance(error, AnyHttpException):
-        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-    logger.error("%s failed", client.url.path, exc_info=error)
-    return JSONResponse({"error": "this is a mistake of the service; its log tells more"}, 500)
-
-
-class BodyLimit:
-    """Refuses bodies larger than LARGEST_BODY with status 413, however they come."""
-
-    def __init__(self, app: Any):
-        self.app = app
-
-    async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if length.isdigit() and int(length) > LARGEST_BODY:
-            refusal = JSONResponse({"error": f"a body of {int(length):,} bytes; at most {LARGEST_BODY:,}"}, 413)
-            return await refusal(scope, receive, send)
-        taken = 0
-
-        async def counted() -> dict:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > LARGEST_BODY:
-                while message.get("more_body"):  # who still sends reads no answer
-                    message = await receive()
-                raise HTTPException(413, f"a body of more than {LARGEST_BODY:,} bytes")
-            return message
-
-        return await self.app(scope, counted, send)
+        if fault["type"] == "json_invalid":
+            where, words = "body", f"{EXPECTED}; this is no JSON: {fault['ctx']['error']}"
+        elif fault["loc"] == ("body",) and fault["type"] != "value_error":
+            where, words = "body", EXPECTED
+        words = f"{where}: {words}" if where else words
+    elif isinstance(error, AnyHttpException):
+        status, words, headers = error.status_code, error.detail, error.headers
+        if status == 400:  # no text, or deeper than a parser goes
+            status, words = 422, f"body: {EXPECTED}"
+    return JSONResponse({"error": " ".join(words.split())}, status, headers)

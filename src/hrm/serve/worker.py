@@ -1,14 +1,15 @@
-"""The thread that answers: every request's puzzles run in one batch, which they enter as they come and leave as they are done.
+"""The thread that answers: puzzles of all requests run together, which enter as they come and leave as they are done.
 
-It knows puzzles and Reasoners, and nothing of HTTP. One thread does it all: torch's own threads share each segment's work
-where that is large, and their number is set for the whole process.
+It knows puzzles and Reasoners, and nothing of HTTP. One thread does it all, a segment of each batch in turn: torch's own threads
+share a segment's work where that is large, and their number is set for the whole process.
 """
 
+import contextvars
 import itertools
 import logging
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ class Failed(Exception):
     """A puzzle without an answer, for no fault of its own."""
 
 
+class Ending(Failed):
+    """The worker is told to end."""
+
+
 Event = Thought | Solution | Failed
 Tell = Callable[["Request", Event], None]
 
@@ -38,7 +43,6 @@ Tell = Callable[["Request", Event], None]
 class Request:
     """One puzzle on its way through. `tell` hears of it, in the worker's thread: thoughts, if `watched`, and the end."""
 
-    puzzle: str
     grid: np.ndarray
     reasoner: Reasoner
     tell: Tell
@@ -48,106 +52,146 @@ class Request:
     """Nobody waits for it any more."""
 
 
+@dataclass
+class Group:
+    """The puzzles of one Reasoner that run, by their numbers in its batch."""
+
+    batch: Batch
+    inside: dict[int, Request] = field(default_factory=dict)
+
+    def show(self, thought: Thought) -> None:
+        request = self.inside[thought.row]
+        if request.watched:
+            request.tell(request, thought)
+
+
 class Worker:
-    """Answers puzzles by several Reasoners, `places` at once; `queue` more may wait."""
+    """Answers puzzles by several Reasoners: `places` at once, and `queue` more may wait. Begins with the first puzzle.
+
+    Raises ValueError for a Reasoner that a running batch cannot be had of.
+    """
 
     def __init__(self, reasoners: Mapping[str, Reasoner], *, places: int = 64, queue: int = 1024):
+        for name, reasoner in reasoners.items():
+            if reasoner.task.name == "arc":
+                raise ValueError(
+                    f"{name}: ARC tasks are fitted and voted on, which takes minutes: `hrm solve arc TASK.json`"
+                )
+            reasoner.running()
         self.reasoners, self.places, self.queue = dict(reasoners), places, queue
         self.waiting: deque[Request] = deque()
-        self.running: dict[int, Request] = {}
-        self.batches: dict[Reasoner, Batch] = {}
+        self.groups: dict[Reasoner, Group] = {}
         self.changed, self.reading = threading.Condition(), threading.Lock()
-        self.stopping, self.numbers = False, itertools.count()
-        self.thread = threading.Thread(target=self._work, name="hrm-worker", daemon=True)
-
-    def start(self) -> None:
-        self.thread.start()
+        self.thread: threading.Thread | None = None
+        self.ending, self.numbers = False, itertools.count()
+        self.context = contextvars.copy_context()  # in which torch keeps what a compiled model was compiled with
 
     def stop(self) -> None:
         """End after the segment that runs; whoever still waits is told so."""
         with self.changed:
-            self.stopping = True
+            self.ending = True
             self.changed.notify()
-        self.thread.join()
+        if self.thread:
+            self.thread.join()
 
     @property
     def alive(self) -> bool:
-        return self.thread.is_alive() and not self.stopping
+        return not self.ending and (self.thread is None or self.thread.is_alive())
+
+    @property
+    def running(self) -> int:
+        """Puzzles that have a place."""
+        return sum(len(group.inside) for group in list(self.groups.values()))
 
     def read(self, name: str, puzzle: str, tell: Tell, watched: bool = False) -> Request:
         """A puzzle for the weights of that name. Raises KeyError for unknown ones, ValueError for what is no puzzle."""
         reasoner = self.reasoners[name]
+        cells = reasoner.task.cells_of(puzzle)
+        if reasoner.backend not in ("auto", "eager") and cells not in (None, reasoner.task.seq_len):
+            raise ValueError(
+                f"{cells} cells: with --backend {reasoner.backend} there are {reasoner.task.seq_len}, no others"
+            )
         with self.reading:  # weights for another size are made at their first puzzle
             reasoner = reasoner.fitting(puzzle)
-        return Request(puzzle, reasoner.read(puzzle), reasoner, tell, watched)
+        return Request(reasoner.read(puzzle), reasoner, tell, watched)
 
     def ask(self, requests: list[Request]) -> None:
-        """All of them wait for their turn, or none does: then Busy is raised."""
+        """All of them wait for their turn, or none does: then Busy or Ending is raised."""
         with self.changed:
             if not self.alive:
-                raise Failed("the service is ending")
-            if len(self.waiting) + len(requests) > self.queue:
-                raise Busy(f"{len(self.waiting)} puzzles wait already, {self.queue} may; ask again later")
+                raise Ending("the service is ending")
+            self.waiting = deque(request for request in self.waiting if not request.dropped)
+            if len(self.waiting) + len(requests) > self.queue + self.places - self.running:
+                raise Busy(
+                    f"{self.running} puzzles run and {len(self.waiting)} wait, {self.places} and {self.queue} may; "
+                    "ask for fewer, or again later"
+                )
             self.waiting += requests
+            if not self.thread:
+                self.thread = threading.Thread(
+                    target=self.context.run, args=(self._work,), name="hrm-worker", daemon=True
+                )
+                self.thread.start()
             self.changed.notify()
 
     def _work(self) -> None:
-        with ExitStack() as casts:
-            for reasoner in self.reasoners.values():
-                casts.enter_context(reasoner.model.cast_once())
-            while True:
-                with self.changed:
-                    self.changed.wait_for(lambda: self.waiting or self.running or self.stopping)
-                    if self.stopping:
-                        break
-                    free = min(self.places - len(self.running), len(self.waiting))
-                    coming = [self.waiting.popleft() for _ in range(free)]
-                self._leave({number for number, request in self.running.items() if request.dropped})
-                for request in coming:
-                    self._enter(request)
-                for reasoner in list(self.batches):
-                    self._step(reasoner)
-        for request in (*self.running.values(), *self.waiting):
-            request.tell(request, Failed("the service is ending"))
-
-    def _enter(self, request: Request) -> None:
-        if request.dropped:
-            return
-        reasoner, number = request.reasoner, next(self.numbers)
-        self.running[number] = request
-        if reasoner not in self.batches:
-            self.batches[reasoner] = reasoner.running()
-        self.batches[reasoner].enter([number], reasoner.task.encode(request.grid)[None], np.zeros(1, np.int32))
-
-    def _leave(self, numbers: set[int]) -> None:
-        """Out of their batches, where they still are in one."""
-        for number in numbers:
-            del self.running[number]
-        for reasoner, batch in list(self.batches.items()):
-            batch.drop(numbers)
-            if not len(batch):
-                del self.batches[reasoner]
-
-    def _step(self, reasoner: Reasoner) -> None:
-        """A segment of every puzzle of one size and weights; an error ends these, and no others."""
-        batch = self.batches[reasoner]
-        mine = {number: request for number, request in self.running.items() if request.reasoner is reasoner}
-
-        def show(thought: Thought) -> None:
-            request = mine[thought.row]
-            if request.watched:
-                request.tell(request, thought)
-
-        batch.watch = show if any(request.watched for request in mine.values()) else None
         try:
-            left, answers = batch.step()
+            with ExitStack() as casts:
+                while (coming := self._wait()) is not None:
+                    self._round(coming, casts)
+        finally:
+            with self.changed:
+                self.ending = True
+            for request in (*self._inside(), *self.waiting):
+                request.tell(request, Ending("the service is ending"))
+
+    def _wait(self) -> list[Request] | None:
+        """Until there is something to do; who enters now, or None where there is no more."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.waiting or self.running or self.ending)
+            if self.ending:
+                return None
+            free = min(self.places - self.running, len(self.waiting))
+            return [self.waiting.popleft() for _ in range(free)]
+
+    def _round(self, coming: list[Request], casts: ExitStack) -> None:
+        """A turn for every batch; an error ends the puzzles of that one, and no others."""
+        entering: dict[Reasoner, dict[int, Request]] = defaultdict(dict)
+        for request in coming:
+            if not request.dropped:
+                entering[request.reasoner][next(self.numbers)] = request
+        for reasoner in {**self.groups, **entering}:
+            if reasoner not in self.groups:
+                casts.enter_context(reasoner.model.cast_once())
+                self.groups[reasoner] = Group(reasoner.running())
+            group = self.groups[reasoner]
+            group.inside |= entering[reasoner]
+            try:
+                self._turn(reasoner, group, entering[reasoner])
+            except Exception as error:
+                logger.exception("a segment failed")
+                self.groups[reasoner] = Group(reasoner.running())
+                words = str(error).splitlines() or [repr(error)]
+                for request in group.inside.values():
+                    request.tell(request, Failed(f"the model failed: {words[0]}"))
+
+    def _turn(self, reasoner: Reasoner, group: Group, entering: dict[int, Request]) -> None:
+        """Who is not waited for leaves, who comes enters, and all of them run a segment."""
+        gone = {number for number, request in group.inside.items() if request.dropped} - entering.keys()
+        if gone:
+            group.batch.drop(gone)
+            for number in gone:
+                del group.inside[number]
+        if entering:
+            tokens = np.stack([reasoner.task.encode(request.grid) for request in entering.values()])
+            group.batch.enter(list(entering), tokens, np.zeros(len(entering), np.int32))
+        if group.inside:
+            left, answers = group.batch.step(group.show if any(r.watched for r in group.inside.values()) else None)
             for row, number in enumerate(left):
-                request = mine[number]
-                request.tell(request, reasoner.solution(request.grid, answers, row, []))
-        except Exception as error:
-            logger.exception("a segment failed")
-            left = list(mine)
-            words = str(error).splitlines() or [repr(error)]
-            for request in mine.values():
-                request.tell(request, Failed(f"the model failed: {words[0]}"))
-        self._leave(set(left))
+                request = group.inside[number]
+                solution = reasoner.solution(request.grid, answers, row, [])
+                del group.inside[number]  # from here on it cannot fail
+                request.tell(request, solution)
+
+    def _inside(self) -> list[Request]:
+        return [request for group in self.groups.values() for request in group.inside.values()]
