@@ -166,7 +166,7 @@ class Service:
     """What the routes share."""
 
     def __init__(self, worker: Worker, timeout: float):
-        self.worker, self.timeout, self.metrics = worker, timeout, Metrics(worker, timeout)
+        self.worker, self.metrics = worker, Metrics(worker, timeout)
 
     def reasoner(self, name: str) -> Reasoner:
         if name not in self.worker.reasoners:
