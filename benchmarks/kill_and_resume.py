@@ -53,11 +53,15 @@ def main() -> int:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        subprocess.run(command(whole, asked.steps, asked.settings), env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            command(whole, asked.steps, asked.settings), env=environment, check=True, stdout=subprocess.DEVNULL
+        )
         run = killed / "p" / "x"
         fell = collections.Counter()
         for _ in range(asked.kills):
-            process = subprocess.Popen(command(killed, asked.steps, asked.settings), env=environment, stdout=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command(killed, asked.steps, asked.settings), env=environment, stdout=subprocess.DEVNULL
+            )
             before = last(run)
             wait_for_life = moments.random() < 0.85
             while wait_for_life and process.poll() is None and last(run) == before:
@@ -74,7 +78,9 @@ def main() -> int:
             ] += 1
             if (run / "last").is_file():
                 tensors(ckpt.pointed(run, "last"))  # raises if half-written
-        subprocess.run(command(killed, asked.steps, asked.settings), env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            command(killed, asked.steps, asked.settings), env=environment, check=True, stdout=subprocess.DEVNULL
+        )
         one, other = (tensors(runs / "p" / "x" / f"step_{asked.steps}") for runs in (whole, killed))
         differing = [
             key

@@ -93,8 +93,9 @@ def main() -> None:
         alone.solve(puzzles[0])
         for _ in range(asked.rounds):
             for clients in asked.clients:
-                measured(f"{clients} clients", *ask(port, puzzles, clients))
-                measured(f"{clients} clients, --batch-size 1", *ask(single, puzzles, clients))
+                way = f"{clients} client{'s' * (clients > 1)}"
+                measured(way, *ask(port, puzzles, clients))
+                measured(f"{way}, --batch-size 1", *ask(single, puzzles, clients))
             without_http()
     print(
         f"{len(puzzles)} puzzles of {usual_data(found)}, {asked.weights}, {asked.backend}, median of {asked.rounds} rounds\n"
