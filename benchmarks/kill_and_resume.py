@@ -29,8 +29,8 @@ eval_rows=32 test_at_end=false device=cpu project_name=p run_name=x
 """.split()
 
 
-def command(runs: Path, steps: int, settings: list[str]) -> list[str]:
-    head = [sys.executable, "-m", "hrm", "train", "hrm-sudoku-1k", *SETTINGS, f"steps={steps}", *settings]
+def command(runs: Path, settings: list[str]) -> list[str]:
+    head = [sys.executable, "-m", "hrm", "train", "hrm-sudoku-1k", *SETTINGS, *settings]
     return [*head, "--runs", str(runs), "--resume", "auto"]
 
 
@@ -50,18 +50,15 @@ def main() -> int:
     parser.add_argument("settings", nargs="*", help="further key=value")
     asked = parser.parse_args()
     moments = random.Random(asked.seed)
+    settings = [f"steps={asked.steps}", *asked.settings]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
-        subprocess.run(
-            command(whole, asked.steps, asked.settings), env=environment, check=True, stdout=subprocess.DEVNULL
-        )
+        subprocess.run(command(whole, settings), env=environment, check=True, stdout=subprocess.DEVNULL)
         run = killed / "p" / "x"
         fell = collections.Counter()
         for _ in range(asked.kills):
-            process = subprocess.Popen(
-                command(killed, asked.steps, asked.settings), env=environment, stdout=subprocess.DEVNULL
-            )
+            process = subprocess.Popen(command(killed, settings), env=environment, stdout=subprocess.DEVNULL)
             before = last(run)
             wait_for_life = moments.random() < 0.85
             while wait_for_life and process.poll() is None and last(run) == before:
@@ -78,9 +75,7 @@ def main() -> int:
             ] += 1
             if (run / "last").is_file():
                 tensors(ckpt.pointed(run, "last"))  # raises if half-written
-        subprocess.run(
-            command(killed, asked.steps, asked.settings), env=environment, check=True, stdout=subprocess.DEVNULL
-        )
+        subprocess.run(command(killed, settings), env=environment, check=True, stdout=subprocess.DEVNULL)
         one, other = (tensors(runs / "p" / "x" / f"step_{asked.steps}") for runs in (whole, killed))
         differing = [
             key

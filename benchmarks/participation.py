@@ -27,7 +27,6 @@ from hrm.evaluate import suited
 from hrm.model import HRM
 from hrm.reasoner import Reasoner
 
-LEVELS = ("z_H", "z_L")
 DRAWS = 400
 
 

@@ -203,11 +203,9 @@ def solve(
 
 def enough_passes(task: str, passes: int | None, check: bool) -> dict[str, Any]:
     """Of mazes an answer that fails the rules is no use: unless told otherwise, look again until one obeys them."""
-    return (
-        {"passes": MAZE_PASSES, "check": True}
-        if task == "maze" and passes is None
-        else {"passes": passes, "check": check}
-    )
+    if task == "maze" and passes is None:
+        return {"passes": MAZE_PASSES, "check": True}
+    return {"passes": passes, "check": check}
 
 
 def shipped_for(task: str) -> str:

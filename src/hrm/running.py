@@ -57,7 +57,7 @@ def answer_all(batch: Batch, tokens: np.ndarray, names: np.ndarray, places: int,
 
 
 class Looking:
-    """One look at each puzzle, the `number`th; `halt` and `max_segments` as in a Reasoner, but for "auto" and "full"."""
+    """One look at each puzzle, as `eye` sees it; `halt` and `max_segments` as in a Reasoner, but for "auto" and "full"."""
 
     def __init__(
         self,
@@ -161,7 +161,11 @@ class Looking:
 
 
 class Looks:
-    """As many looks at each puzzle as a Reasoner gives it: those of the same number run together."""
+    """As many looks at each puzzle as a Reasoner gives it: those of the same number run together.
+
+    For puzzles that come one by one. `Reasoner.run`, which has them all, finishes one look before the next and so keeps its
+    batches full; what is accepted and which look is taken, both leave to the Reasoner.
+    """
 
     def __init__(self, reasoner: "Reasoner"):
         self.reasoner = reasoner

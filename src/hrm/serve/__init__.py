@@ -1,7 +1,6 @@
 """`hrm serve`: puzzles answered over HTTP, and a page on which to watch. Needs the extra `serve`.
 
-worker.py runs the puzzles of all requests as one batch, which they enter and leave at any time; app.py speaks HTTP; page.html is
-the page.
+worker.py runs the puzzles of all requests together, which come and go at any time; app.py speaks HTTP; page.html is the page.
 """
 
 import asyncio

@@ -191,8 +191,8 @@ class Service:
 
     async def answers(
         self, name: str, requests: list[Request], inbox: Inbox
-    ) -> AsyncIterator[tuple[Request, dict[str, Any]]]:
-        """What is told of them until each has its record; records are those with `answer` and `seconds`."""
+    ) -> AsyncIterator[tuple[Request, str, dict[str, Any]]]:
+        """What is told of them until each has its record: the request, "segment" or "solution", and what."""
         left = set(requests)
         try:
             try:
@@ -205,8 +205,9 @@ class Service:
                     left.remove(request)
                     seconds = time.perf_counter() - request.asked_at
                     self.metrics.answered(name, event, seconds)
-                    event = event.record() | {"seconds": round(seconds, 4)}
-                yield request, event
+                    yield request, "solution", event.record() | {"seconds": round(seconds, 4)}
+                else:
+                    yield request, "segment", event
         except HTTPException as error:
             self.metrics.puzzles.labels(name, ENDS[error.status_code]).inc(len(left))
             raise
@@ -253,7 +254,7 @@ def create_app(
             if isinstance(each, ValueError)
         }
         places = {each: place for place, each in enumerate(read) if isinstance(each, Request)}
-        async for request, record in service.answers(name, list(places), inbox):
+        async for request, _, record in service.answers(name, list(places), inbox):
             records[places[request]] = record
         return records[0] if ask.puzzles is None else {"answers": [records[place] for place in range(len(puzzles))]}
 
@@ -270,11 +271,11 @@ def create_app(
 
         async def events() -> AsyncIterator[str]:
             yield sent("puzzle", {"puzzle": request.reasoner.task.format(request.grid)})
-            _, told = first
+            told = first
             try:
-                yield sent("solution" if "seconds" in told else "segment", told)
-                async for _, told in answers:
-                    yield sent("solution" if "seconds" in told else "segment", told)
+                while told:
+                    yield sent(*told[1:])
+                    told = await anext(answers, None)
             except HTTPException as error:
                 yield sent("error", {"error": error.detail})
             finally:
