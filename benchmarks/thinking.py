@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hrm.answers import Answers
+from hrm.answers import Answers, Thought
 from hrm.data import Split, load_rows
 from hrm.evaluate import wilson
 from hrm.reasoner import Reasoner
@@ -91,10 +91,8 @@ def main() -> None:
         found = with_options(max_segments=most).run(rows.inputs)
         show(f"one pass of at most {most}", single, "one pass", right(found), found, time.perf_counter() - started)
 
-    names = np.zeros(len(rows.inputs), np.int32)
-    plain = with_options()
     started = time.perf_counter()
-    tried = [plain.look(rows.inputs, names, look, None) for look in range(asked.passes)]
+    tried = each_look(with_options(passes=asked.passes, select="votes"), rows.inputs)
     seconds = time.perf_counter() - started
     k = 2
     while k <= asked.passes:
@@ -120,6 +118,20 @@ def main() -> None:
             pins *= 2
     if asked.plot:
         plot(drawn, asked.plot)
+
+
+def each_look(reasoner: Reasoner, tokens: np.ndarray) -> list[Answers]:
+    """What every look answers, by itself; for a Reasoner that takes them all (`select` is not confidence)."""
+    tried = [Answers.empty(*tokens.shape) for _ in range(reasoner.passes)]
+
+    def keep(thought: Thought) -> None:
+        if thought.halted:
+            for name in ("tokens", "confidence", "residual"):
+                getattr(tried[thought.look], name)[thought.row] = getattr(thought, name)
+            tried[thought.look].segments[thought.row] = thought.segment
+
+    reasoner.run(tokens, watch=keep)
+    return tried
 
 
 def first_rows(split: Split, count: int) -> Split:

@@ -1,6 +1,7 @@
 """Inference: rows halt and leave, waiting puzzles take their places, and nobody's answer depends on the company."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -192,17 +193,28 @@ def answers(tokens, confidence, residual, halted) -> Answers:
     return found
 
 
-def scripted(reasoner: Reasoner, looks: list[Answers]) -> list[tuple[int, list[int]]]:
-    """Let the passes of `reasoner` return what `looks` says; returns the list of (look, rows asked) it fills."""
-    log = []
+class Script(list):
+    """A batch of looks that are over after one segment; a list of the puzzles that were let in at a time.
 
-    def one_pass(tokens, names, look, watch, asked=None):
-        rows = np.arange(len(tokens)) if asked is None else asked
-        log.append((look, rows.tolist()))
-        return looks[look].take(rows)
+    `says(number, look, tokens)` is what a look answers, one row.
+    """
 
-    reasoner.look = one_pass
-    return log
+    def __init__(self, reasoner: Reasoner, says: Callable[[int, int, np.ndarray], Answers]):
+        self.says, self.found = says, {}
+        reasoner.looking = lambda: self
+
+    def enter(self, numbers, tokens, names, looks):
+        self.append(list(numbers))
+        self.found |= {puzzle[0]: self.says(*puzzle) for puzzle in zip(numbers, looks, tokens, strict=True)}
+
+    def step(self, watch):
+        found, self.found = self.found, {}
+        return list(found), Answers.joined(list(found.values()))
+
+
+def scripted(reasoner: Reasoner, looks: list[Answers]) -> Script:
+    """Let the looks of `reasoner` answer what `looks` says."""
+    return Script(reasoner, lambda number, look, tokens: looks[look].take([number]))
 
 
 GRIDS = np.stack([np.full(36, v, np.uint8) for v in (2, 3, 4)])
@@ -219,7 +231,7 @@ def test_confidence_stops_at_the_first_pass_that_halts_sure_of_itself():
         ],
     )
     found = reasoner.run(GRIDS)
-    assert asked == [(0, [0, 1, 2]), (1, [1, 2]), (2, [2])]
+    assert asked == [[0, 1, 2], [1, 2], [2]]
     assert found.tokens[:, 0].tolist() == [2, 4, 4]  # accepted at once, at the second look, the most confident of three
     assert found.passes.tolist() == [1, 2, 3] and found.segments.tolist() == [2, 4, 6]
 
@@ -234,7 +246,7 @@ def test_residual_and_votes_look_at_every_pass():
         reasoner = Reasoner(six_by_six(**LATTICE), passes=3, select=select)
         asked = scripted(reasoner, looks)
         found = reasoner.run(GRIDS[:2])
-        assert [rows for _, rows in asked] == [[0, 1]] * 3
+        assert asked == [[0, 1]] * 3
         assert found.tokens[:, 0].tolist() == expected, select
         assert found.passes.tolist() == [3, 3]
 
@@ -268,7 +280,7 @@ def test_check_accepts_by_the_rules_alone():
         ],
     )
     found = reasoner.run(split.inputs[:3])
-    assert asked == [(0, [0, 1, 2]), (1, [1, 2])]
+    assert asked == [[0, 1, 2], [1, 2]]
     assert (found.tokens[:2] == right[:2]).all() and (found.tokens[2] == wrong[2]).all()
 
 
@@ -309,27 +321,30 @@ def test_a_look_turns_the_puzzle_and_its_answer_back():
     tokens, labels = (torch.from_numpy(a[:5].astype(np.int32)) for a in (split.inputs, split.labels))
     for number in range(4):
         look = Look(number, reasoner.model, reasoner.task, noise=0.0, seed=0)
-        turned, answer = look.turn(tokens), look.turn(labels)
+        turned, answer = map(look.symmetry.apply, (tokens, labels))
+        back = look.symmetry.inverse()
         assert torch.equal(turned, tokens) == (number == 0)
         verified = reasoner.task.verify_batch(
             *(reasoner.task.decode(t.numpy().astype(np.uint8)) for t in (turned, answer))
         )
-        assert verified.all() and torch.equal(look.turn_back(answer), labels)
-        assert torch.equal(look.place_back((turned > 1).float()), (tokens > 1).float())
-        plain = reasoner.model.initial_state(5)
-        assert torch.equal(look.initial_state(5)[0], plain[0]) == (number == 0)
+        assert verified.all() and torch.equal(back.apply(answer), labels)
+        assert torch.equal(back.place((turned > 1).float()), (tokens > 1).float())
+        assert torch.equal(look.start[0], reasoner.model.initial_state(1)[0]) == (number == 0)
 
 
 def test_noise_joins_looks_after_the_first_and_depends_on_the_segment():
-    model = six_by_six(**LATTICE)
-    state, steps = model.initial_state(3), torch.tensor([0, 1, 0])
-    task = Reasoner(model).task
-    quiet, loud = Look(0, model, task, noise=0.5, seed=0), Look(2, model, task, noise=0.5, seed=0)
-    assert quiet.disturb(state, steps) is state
-    z_H, _ = loud.disturb(state, steps)
-    moved = z_H - state[0]
-    assert torch.equal(moved[0], moved[2]) and not torch.equal(moved[0], moved[1])
-    assert 0.4 < moved[1].std() < 0.6
+    batch = Reasoner(six_by_six(**LATTICE), passes=3, noise=0.5, halt="never").looking()
+    seen, undisturbed, engine = [], [], batch.engine
+    batch.engine = lambda state, *rest: seen.append(state[0]) or engine(state, *rest)
+    for numbers, looks in (([0, 1], [0, 2]), ([2, 3], [2, 1])):
+        batch.enter(numbers, puzzles(2), np.zeros(2, np.int32), looks)
+        undisturbed.append(batch.state[0])
+        batch.step()
+    first, second = (disturbed - plain for disturbed, plain in zip(seen, undisturbed, strict=True))
+    assert not first[0].any() and not second[0].any()
+    assert all(0.4 < moved.std() < 0.6 for moved in (first[1], *second[1:]))
+    assert not torch.equal(second[1], second[2]) and not torch.equal(second[2], second[3])
+    torch.testing.assert_close(second[2], first[1])  # the same look and segment
 
 
 def test_pins_fill_the_most_doubtful_cells_with_either_value_until_accepted():
@@ -339,27 +354,21 @@ def test_pins_fill_the_most_doubtful_cells_with_either_value_until_accepted():
     reasoner = Reasoner(six_by_six(**LATTICE), pins=6)
     log = []
 
-    def one_pass(tokens, names, look, watch, asked=None):
-        rows = np.arange(len(tokens)) if asked is None else asked
-        found = answers(np.where(given[rows] > 1, given[rows], 2), 0.1, 1, True)
-        found.runner_up[:] = labels[rows]
+    def says(row, look, tokens):
+        found = answers(np.where(given[[row]] > 1, given[[row]], 2), [0.1], 1, True)
+        found.runner_up[:] = labels[row]
         found.margin[:] = 1.0
-        for place, row in enumerate(rows):
-            found.margin[place, open_cells[row][:3]] = 0.1, 0.3, 0.2
-            changed = np.flatnonzero(tokens[place] != given[row])
-            log.append((int(row), changed.tolist(), tokens[place, changed].tolist()))
-            # row 0 is solved once its third doubtful cell holds the right value; row 1 never
-            if (
-                row == 0
-                and changed.tolist() == [open_cells[0][2]]
-                and tokens[place, changed[0]] == labels[0, changed[0]]
-            ):
-                found.tokens[place], found.confidence[place] = labels[0], 0.9
-            elif len(changed) == 1:
-                found.confidence[place] = 0.2 + 0.01 * len(log)
+        found.margin[0, open_cells[row][:3]] = 0.1, 0.3, 0.2
+        changed = np.flatnonzero(tokens != given[row])
+        log.append((row, changed.tolist(), tokens[changed].tolist()))
+        # row 0 is solved once its third doubtful cell holds the right value; row 1 never
+        if row == 0 and changed.tolist() == [open_cells[0][2]] and tokens[changed[0]] == labels[0, changed[0]]:
+            found.tokens[:], found.confidence[:] = labels[0], 0.9
+        elif len(changed) == 1:
+            found.confidence[:] = 0.2 + 0.01 * len(log)
         return found
 
-    reasoner.look = one_pass
+    Script(reasoner, says)
     found = reasoner.run(given)
     first, second = open_cells[0][0], open_cells[0][2]
     tried = [(cells, values) for row, cells, values in log if row == 0]
@@ -378,13 +387,13 @@ def test_pins_never_touch_a_given():
     given[0, 5] = 1  # one blank; row 1 has none
     reasoner, asked_for = Reasoner(six_by_six(**LATTICE), pins=6), []
 
-    def one_pass(tokens, names, look, watch, asked=None):
-        asked_for.append(tokens.copy())
-        return answers(np.full_like(tokens, 2), 0.1, 1, True)
+    def says(row, look, tokens):
+        asked_for.append((row, tokens))
+        return answers(np.full_like(tokens, 2)[None], [0.1], 1, True)
 
-    reasoner.look = one_pass
+    Script(reasoner, says)
     found = reasoner.run(given)
-    pinned = np.concatenate(asked_for[1:])
+    pinned = np.stack([tokens for row, tokens in asked_for if row == 0][1:])
     assert len(pinned) == 6 and (np.delete(pinned, 5, 1) == np.delete(given[0], 5)).all()
     assert found.passes.tolist() == [7, 1]
 
@@ -394,14 +403,14 @@ def test_pins_go_by_the_first_look_whatever_later_ones_say():
     given[0, 5] = 1
     reasoner, pinned = Reasoner(six_by_six(**LATTICE), pins=2), []
 
-    def one_pass(tokens, names, look, watch, asked=None):
-        pinned.append(int(tokens[0, 5]))
+    def says(row, look, tokens):
+        pinned.append(int(tokens[5]))
         first = len(pinned) == 1
-        found = answers(np.full_like(tokens, 2 if first else 5), 0.1 * len(pinned), 1, True)
+        found = answers(np.full_like(tokens, 2 if first else 5)[None], [0.1 * len(pinned)], 1, True)
         found.runner_up[:] = 3 if first else 4
         return found
 
-    reasoner.look = one_pass
+    Script(reasoner, says)
     reasoner.run(given)
     assert pinned == [1, 2, 3]
 
@@ -412,6 +421,7 @@ WAYS = [
     (LATTICE, dict(passes=3, halt="stable", select="votes")),
     ({"puzzle_emb_ndim": 0}, dict(passes=3, select="residual")),
     (LATTICE, dict(passes=4, check=True)),
+    (LATTICE, dict(passes=2, pins=3, halt="stable")),
     (LATTICE | dict(carry="candidates", gradient="segment", initial_state="fixed"), dict(passes=3)),
     (LATTICE | dict(carry="both", gradient="segment"), dict(passes=3, check=True)),
 ]
@@ -459,11 +469,6 @@ def test_the_participation_ratio_counts_the_dimensions_that_states_move_in():
     z_H, z_L = sums.ratios(np.arange(20))
     values = np.linalg.eigvalsh(np.cov(round_.reshape(-1, 12).T))
     assert z_H == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-6) and 11.9 < z_H < 12 and 3.9 < z_L < 4
-
-
-def test_a_running_batch_takes_no_pins():
-    with pytest.raises(ValueError, match="pins=2: not for a running batch"):
-        Reasoner(six_by_six(**LATTICE), pins=2).running()
 
 
 @pytest.mark.parametrize("option", ["passes", "max_segments", "batch_size"])

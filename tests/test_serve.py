@@ -13,12 +13,13 @@ from http.client import HTTPConnection, HTTPResponse
 import numpy as np
 import pytest
 import uvicorn
-from conftest import refusal
+from conftest import refusal, tiny
 from fastapi import FastAPI, HTTPException
 
 from hrm.answers import Thought
 from hrm.cli import name_and_weights
 from hrm.data import load_split
+from hrm.model import HRM
 from hrm.reasoner import Reasoner
 from hrm.serve import app as http_side
 from hrm.serve import listen, worker
@@ -300,8 +301,8 @@ def test_mounted_in_another_application_it_answers_too():
 
 
 def test_what_cannot_be_served_is_refused():
-    with pytest.raises(ValueError, match="pins=2: not for a running batch"):
-        create_app({"maze": Reasoner.load("maze", "cpu", pins=2)})
+    with pytest.raises(ValueError, match="mine: ARC tasks are fitted and voted on"):
+        create_app({"mine": Reasoner(HRM(tiny(seq_len=900, vocab_size=12)), "arc")})
 
 
 class Here:

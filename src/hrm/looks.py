@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .model import HRM, State
 from .sampling import stream_seed
+from .tasks.symmetry import Symmetry
 
 LOOK = 21  # stream of random numbers apart from the trainer's and the sampler's
 
@@ -24,41 +25,22 @@ class Look:
     def __init__(self, number: int, model: HRM, task: Any, *, noise: float, seed: int):
         self.device = model.H_init.device
         self.number, self.seed = number, seed
-        self.noise = noise if number else 0.0
+        self.deviation = noise if number else 0.0
         generator = self._generator(0)
         random_start = number and model.config.initial_state == "random"
         self.start = model.initial_state(1, generator if random_start else None)
-        self.symmetry = task.draw_symmetry(1, generator) if number else None
+        cells, tokens = (torch.arange(n, device=self.device)[None] for n in (task.seq_len, task.vocab_size))
+        self.symmetry = task.draw_symmetry(1, generator) if number else Symmetry(cells, tokens)
 
     def _generator(self, segment: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(stream_seed(self.seed, LOOK, self.number, segment))
 
-    def initial_state(self, batch_size: int) -> State:
-        return tuple(z.expand(batch_size, -1, -1) for z in self.start)
-
-    def turn(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, S) as this pass sees them."""
-        return self.symmetry.apply(tokens) if self.symmetry else tokens
-
-    def turn_back(self, tokens: Tensor) -> Tensor:
-        """An answer (B, S) of this pass as an answer to the puzzle as asked."""
-        return self.symmetry.undo(tokens) if self.symmetry else tokens
-
-    def place_back(self, values: Tensor) -> Tensor:
-        """Numbers (B, S), one a cell, at the puzzle's own cells."""
-        return self.symmetry.undo_places(values) if self.symmetry else values
-
-    def disturb(self, state: State, steps: Tensor) -> State:
-        """The state with this pass's noise for rows that have run `steps` (B,) segments."""
-        if not self.noise:
-            return state
-        found = list(state)
-        for step in steps.unique().tolist():
-            generator = self._generator(1 + step)
-            for k, z in enumerate(state):
-                drawn = self.noise * torch.randn(z.shape[1:], generator=generator, device=self.device)
-                found[k] = torch.where((steps == step)[:, None, None], (found[k] + drawn).to(z.dtype), found[k])
-        return tuple(found)
+    def noise(self, segment: int) -> tuple[Tensor, ...]:
+        """What joins the states of a puzzle, (N, D) each, before its segment of that number, from 0."""
+        generator = self._generator(1 + segment)
+        return tuple(
+            self.deviation * torch.randn(z.shape[1:], generator=generator, device=self.device) for z in self.start
+        )
 
 
 def states_of(state: State, place: int) -> tuple[np.ndarray, ...]:

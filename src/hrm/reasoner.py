@@ -6,7 +6,6 @@ The label never enters this file. The puzzle's rules enter to say afterwards whe
 
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from .answers import Answers, Solution, Thought
 from .backends import engine_for
 from .checkpoint import Weights, load_weights
 from .deduction import Deduction
-from .looks import Look, votes
+from .looks import votes
 from .model import HRM
 from .running import Batch, Looking, Looks, answer_all
 from .tasks import task_for
@@ -224,56 +223,7 @@ class Reasoner:
         """Answer N puzzles, in their order: tokens (N, S) uint8 and, where the model knows puzzles by name, identifiers (N,)."""
         names = np.zeros(len(tokens), np.int32) if puzzle_identifiers is None else puzzle_identifiers
         with self.model.cast_once():
-            return self._run(tokens, names, watch)
-
-    def _run(self, tokens: np.ndarray, names: np.ndarray, watch: Callable[[Thought], None] | None) -> Answers:
-        if self.model.config.deduces:
             return answer_all(self.running(), tokens, names, self.batch_size, watch)
-        first = self.look(tokens, names, 0, watch)
-        tried, open_ = [first], np.arange(len(tokens))
-        for look in range(1, self.passes):
-            open_ = open_[~self.accepts(tokens[open_], tried[-1].take(open_))]
-            if not len(open_):
-                break
-            tried.append(Answers.empty(*tokens.shape))
-            tried[-1].put(open_, self.look(tokens[open_], names[open_], look, watch, asked=open_))
-        found = first if len(tried) == 1 else self.selected(tokens, tried)
-        return self._pinned(tokens, names, first, found, watch) if self.pins else found
-
-    def _pinned(
-        self,
-        tokens: np.ndarray,
-        names: np.ndarray,
-        first: Answers,
-        found: Answers,
-        watch: Callable[[Thought], None] | None,
-    ) -> Answers:
-        """Pin and retry: ask again with one open cell filled in, for rows whose answer was not accepted.
-
-        The cells between whose two best values the first pass wavered most come first, each with either value; at most
-        `pins` passes a row. An accepted answer ends it; else the most confident answer stands.
-        """
-        first = first.take(np.arange(len(tokens)))  # a copy: `found` may be the same answers, and changes
-        blank = tokens == self.task.blank
-        wavering, blanks = np.where(blank, first.margin, np.inf).argsort(1, kind="stable"), blank.sum(1)  # (N, S), (N,)
-        open_ = np.flatnonzero(~self.accepts(tokens, found) & (blanks > 0))
-        for pin in range(self.pins):
-            if not len(open_):
-                break
-            cell = wavering[open_, (pin // 2) % blanks[open_]]
-            pinned = tokens[open_].copy()
-            pinned[np.arange(len(open_)), cell] = (first.runner_up if pin % 2 else first.tokens)[open_, cell]
-            told = watch and (lambda thought, look=self.passes + pin: watch(replace(thought, look=look)))
-            new, held = self.look(pinned, names[open_], 0, told, asked=open_), found.take(open_)
-            accepted = self.accepts(tokens[open_], new)
-            better = accepted | (new.confidence > held.confidence)
-            new.passes[:] = held.passes + 1
-            new.segments[:] += held.segments
-            held.passes[:], held.segments[:] = new.passes, new.segments
-            held.put(better, new.take(better))
-            found.put(open_, held)
-            open_ = open_[~accepted]
-        return found
 
     def accepts(self, tokens: np.ndarray, answers: Answers) -> np.ndarray:
         """(N,) bool: no further look is needed."""
@@ -287,52 +237,30 @@ class Reasoner:
         return self.task.verify_batch(self.task.decode(tokens), self.task.decode(answers))
 
     def selected(self, tokens: np.ndarray, tried: list[Answers]) -> Answers:
-        """One answer a row out of those of several passes, by the model's signals; by the rules only with `check`."""
-        ran = np.stack([answers.passes > 0 for answers in tried])  # (k, N)
-        worth = np.stack([answers.confidence for answers in tried])
+        """One answer a row out of those of its passes, by the model's signals; by the rules only with `check`."""
+        worth = np.stack([answers.confidence for answers in tried])  # (k, N)
         if self.select == "residual":
             worth = -np.stack([answers.residual for answers in tried])
         elif self.select == "votes":
-            worth = votes(np.stack([answers.tokens for answers in tried]), worth * ran)
-        # the pass that ended the looking was the last to run and was accepted: it outranks what came before
-        last = ran.sum(0) - 1
-        accepted = np.stack([self.accepts(tokens, answers) for answers in tried])
-        chosen = np.where(ran, worth + 1e3 * accepted, -np.inf).argmax(0)
+            worth = votes(np.stack([answers.tokens for answers in tried]), worth)
+        accepted = np.stack([self.accepts(tokens, answers) for answers in tried])  # which outranks all others
+        chosen = (worth + 1e3 * accepted).argmax(0)
         found = Answers.empty(*tokens.shape)
         for look, answers in enumerate(tried):
             found.put(chosen == look, answers.take(chosen == look))
-        found.passes[:] = last + 1
-        found.segments[:] = sum(answers.segments for answers in tried)
+        found.passes[:], found.segments[:] = len(tried), sum(answers.segments for answers in tried)
         return found
 
-    def look(
-        self,
-        tokens: np.ndarray,
-        names: np.ndarray,
-        look: int,
-        watch: Callable[[Thought], None] | None,
-        asked: np.ndarray | None = None,
-    ) -> Answers:
-        """One pass over N puzzles; `asked` (N,) are their numbers where they are not 0..N-1."""
-
-        def told(thought: Thought) -> None:
-            watch(thought if asked is None else replace(thought, row=int(asked[thought.row])))
-
-        return answer_all(self.looking(look), tokens, names, self.batch_size, watch and told)
-
-    def looking(self, look: int) -> Looking:
-        """An empty batch of puzzles to be looked at for the `look`th time, from 0."""
-        eye = Look(look, self.model, self.task, noise=self.noise, seed=self.seed)
-        how = {name: getattr(self, name) for name in ("halt", "max_segments", "states")}
-        return Looking(self.model, self.engine, eye, **how)
+    def looking(self) -> Looking:
+        """An empty batch of single looks."""
+        how = {name: getattr(self, name) for name in ("halt", "max_segments", "noise", "seed", "states")}
+        return Looking(self.model, self.engine, self.task, **how)
 
     def running(self) -> Batch:
-        """An empty batch, of no fixed size, whose puzzles enter and leave at any time and are answered as by `run`; not for pins.
+        """An empty batch, of no fixed size, whose puzzles enter and leave at any time and are answered as by `run`.
 
         Inside `with reasoner.model.cast_once()` the weights are cast once, not at every step.
         """
-        if self.pins:
-            raise ValueError(f"pins={self.pins}: not for a running batch")
         if not self.model.config.deduces:
             return Looks(self)
         how = {name: getattr(self, name) for name in ("max_segments", "passes", "patience", "states")}

@@ -1,11 +1,14 @@
 """Puzzles that run at once: each enters a batch and leaves it when it is done, whoever else is in it.
 
-A batch is of one kind of pass: Looking here is one look at each puzzle by a model with a latent carry, Looks as many as a
-puzzle needs, Deduction (deduction.py) a walk with candidates.
+Of a model with a latent carry it is Looks, as many at a puzzle as it needs; of one with candidates for a carry Deduction
+(deduction.py), a walk.
 """
 
 from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import compress
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +18,8 @@ from .answers import Answers, Thought
 from .backends import Engine
 from .halting import wants_to_halt
 from .looks import Look, states_of
-from .model import HRM, Output
+from .model import HRM, Output, State
+from .tasks.symmetry import Symmetry
 
 if TYPE_CHECKING:
     from .reasoner import Reasoner
@@ -57,45 +61,59 @@ def answer_all(batch: Batch, tokens: np.ndarray, names: np.ndarray, places: int,
 
 
 class Looking:
-    """One look at each puzzle, as `eye` sees it; `halt` and `max_segments` as in a Reasoner, but for "auto" and "full"."""
+    """Looks at puzzles, each by itself: what their answers are worth and who is looked at again, Looks says.
+
+    `halt`, `max_segments`, `noise` and `seed` as in a Reasoner, but for "auto" and "full".
+    """
 
     def __init__(
         self,
         model: HRM,
         engine: Engine,
-        eye: Look,
+        task: Any,
         *,
         halt: str,
         max_segments: int,
+        noise: float = 0.0,
+        seed: int = 0,
         states: bool = False,
     ):
-        self.model, self.engine, self.eye = model, engine, eye
-        self.halt, self.max_segments, self.states = halt, max_segments, states
-        device, cells = model.H_init.device, model.config.seq_len
+        self.model, self.engine = model, engine
+        self.halt, self.max_segments, self.noise, self.states = halt, max_segments, noise, states
+        self.eye = cache(lambda look: Look(look, model, task, noise=noise, seed=seed))
         self.numbers: list[int] = []
-        self.tokens = torch.zeros(0, cells, dtype=torch.int32, device=device)  # as this look sees them
-        self.names = torch.zeros(0, dtype=torch.int32, device=device)
-        self.steps = torch.zeros(0, dtype=torch.int32, device=device)
+        self.eyes: list[Look] = []
+        plain = self.eye(0)
+        turned = plain.symmetry.source.expand(0, -1)
+        self.back = Symmetry(turned, plain.symmetry.tokens.expand(0, -1))  # from what is seen to what was asked
+        self.tokens = turned.to(torch.int32)  # as they are seen
+        self.names = self.steps = self.tokens.new_zeros(0)
         self.previous = self.tokens  # the answer of the segment before
-        self.state = eye.initial_state(0)
+        self.state = tuple(z.expand(0, -1, -1) for z in plain.start)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     @torch.inference_mode()
-    def enter(self, numbers: Sequence[int], tokens: np.ndarray, names: np.ndarray) -> None:
+    def enter(self, numbers: Sequence[int], tokens: np.ndarray, names: np.ndarray, looks: Sequence[int]) -> None:
+        """As in a Batch; `looks` (n,): which look each is given."""
         device = self.tokens.device
-        seen = self.eye.turn(torch.from_numpy(np.ascontiguousarray(tokens)).to(device, torch.int32))
+        eyes = [self.eye(look) for look in looks]
+        turn = Symmetry(*(torch.cat([getattr(eye.symmetry, part) for eye in eyes]) for part in ("source", "tokens")))
+        seen = turn.apply(torch.from_numpy(np.ascontiguousarray(tokens)).to(device, torch.int32))
         names = torch.from_numpy(np.ascontiguousarray(names)).to(device, torch.int32)
-        self.numbers += numbers
+        back = turn.inverse()
+        self.numbers, self.eyes = [*self.numbers, *numbers], [*self.eyes, *eyes]
+        self.back = Symmetry(torch.cat((self.back.source, back.source)), torch.cat((self.back.tokens, back.tokens)))
         self.tokens, self.names = torch.cat((self.tokens, seen)), torch.cat((self.names, names))
-        self.steps = torch.cat((self.steps, self.steps.new_zeros(len(numbers))))
+        self.steps = torch.cat((self.steps, torch.zeros_like(names)))
         self.previous = torch.cat((self.previous, torch.full_like(seen, -1)))
-        self.state = tuple(map(torch.cat, zip(self.state, self.eye.initial_state(len(numbers)), strict=True)))
+        starts = zip(*(eye.start for eye in eyes), strict=True)
+        self.state = tuple(torch.cat((z, *start)) for z, start in zip(self.state, starts, strict=True))
 
     @torch.inference_mode()
     def step(self, watch: Watch | None = None) -> tuple[list[int], Answers]:
-        before = self.eye.disturb(self.state, self.steps)
+        before = self._disturbed()
         self.state, out = self.engine(before, self.tokens, self.names)
         self.steps = self.steps + 1
         answer = out.logits.argmax(-1).to(torch.int32)
@@ -104,15 +122,15 @@ class Looking:
         leaving = halted | (self.steps >= self.max_segments)
         probabilities, order = out.logits.float().softmax(-1).topk(2)  # (places, S, 2)
         here = Answers(
-            self.eye.turn_back(answer).cpu().numpy().astype(np.uint8),
+            self.back.apply(answer).cpu().numpy().astype(np.uint8),
             *(values.cpu().numpy() for values in (self.steps, self._confidence(out), residual, halted)),
             np.ones(len(self), np.int32),
-            self.eye.turn_back(order[..., 1]).cpu().numpy().astype(np.uint8),
-            self.eye.place_back(probabilities[..., 0] - probabilities[..., 1]).cpu().numpy(),
+            self.back.apply(order[..., 1]).cpu().numpy().astype(np.uint8),
+            self.back.place(probabilities[..., 0] - probabilities[..., 1]).cpu().numpy(),
         )
         gone = leaving.cpu().numpy()
         if watch:
-            certainty = self.eye.place_back(probabilities[..., 0]).cpu().numpy()
+            certainty = self.back.place(probabilities[..., 0]).cpu().numpy()
             for place, number in enumerate(self.numbers):
                 watch(
                     Thought(
@@ -123,26 +141,36 @@ class Looking:
                         confidence=float(here.confidence[place]),
                         residual=float(here.residual[place]),
                         halted=bool(gone[place]),
-                        look=self.eye.number,
                         states=states_of(self.state, place) if self.states else (),
                     )
                 )
         left = [number for number, leaves in zip(self.numbers, gone, strict=True) if leaves]
         self.previous = answer
-        self._keep(~leaving, ~gone)
+        self._keep(~gone)
         return left, here.take(gone)
 
     @torch.inference_mode()
     def drop(self, numbers: Container[int]) -> None:
-        stay = np.array([number not in numbers for number in self.numbers], np.bool_)
-        if not stay.all():
-            self._keep(torch.from_numpy(stay).to(self.tokens.device), stay)
+        self._keep(np.array([number not in numbers for number in self.numbers], np.bool_))
 
-    def _keep(self, stay: Tensor, too: np.ndarray) -> None:
-        """Only these places: a mask on the device, and the same on the host."""
-        self.numbers = [number for number, stays in zip(self.numbers, too, strict=True) if stays]
-        self.tokens, self.names, self.steps = self.tokens[stay], self.names[stay], self.steps[stay]
-        self.previous, self.state = self.previous[stay], tuple(z[stay] for z in self.state)
+    def _keep(self, stay: np.ndarray) -> None:
+        """Only the places of this mask."""
+        if stay.all():
+            return
+        self.numbers, self.eyes = list(compress(self.numbers, stay)), list(compress(self.eyes, stay))
+        there = torch.from_numpy(stay).to(self.tokens.device)
+        self.tokens, self.names, self.steps = self.tokens[there], self.names[there], self.steps[there]
+        self.previous, self.state = self.previous[there], tuple(z[there] for z in self.state)
+        self.back = Symmetry(self.back.source[there], self.back.tokens[there])
+
+    def _disturbed(self) -> State:
+        """The states with the noise of every puzzle's look."""
+        if not self.noise:
+            return self.state
+        noise_of = cache(lambda look, segment: self.eye(look).noise(segment))
+        rows = [noise_of(eye.number, segment) for eye, segment in zip(self.eyes, self.steps.tolist(), strict=True)]
+        noise = zip(*rows, strict=True)
+        return tuple((z + torch.stack(drawn)).to(z.dtype) for z, drawn in zip(self.state, noise, strict=True))
 
     def _wants_to_halt(self, out: Output, answer: Tensor, residual: Tensor) -> Tensor:
         wants = torch.full_like(answer[:, 0], self.halt != "never", dtype=torch.bool)
@@ -160,59 +188,80 @@ class Looking:
         return out.logits.float().softmax(-1).amax(-1).amin(-1)
 
 
-class Looks:
-    """As many looks at each puzzle as a Reasoner gives it: those of the same number run together.
+@dataclass
+class Asked:
+    """A puzzle on its way through its looks."""
 
-    For puzzles that come one by one. `Reasoner.run`, which has them all, finishes one look before the next and so keeps its
-    batches full; what is accepted and which look is taken, both leave to the Reasoner.
+    tokens: np.ndarray
+    """(S,) uint8"""
+    name: int
+    """Its puzzle identifier."""
+    blanks: int
+    tried: list[Answers] = field(default_factory=list)
+    """What each look answered, one row each."""
+
+
+class Looks:
+    """As many looks at each puzzle as a Reasoner gives it, each puzzle at its own: a running batch.
+
+    After `passes` looks without an accepted answer come the `pins`: plain looks at the puzzle with one open cell filled in.
+    Those cells come first between whose two best values the first look wavered most, each with either value.
+    What is accepted and which look is taken, both leave to the Reasoner.
     """
 
     def __init__(self, reasoner: "Reasoner"):
-        self.reasoner = reasoner
-        self.tried: dict[int, list[Answers]] = {}
-        self.puzzles: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self.looking: dict[int, Looking] = {}
+        self.reasoner, self.looking = reasoner, reasoner.looking()
+        self.asked: dict[int, Asked] = {}
 
     def __len__(self) -> int:
-        return len(self.tried)
+        return len(self.asked)
 
     def enter(self, numbers: Sequence[int], tokens: np.ndarray, names: np.ndarray) -> None:
-        for place, number in enumerate(numbers):
-            self.tried[number], self.puzzles[number] = [], (tokens[place], names[place])
-        self._begin(0, list(numbers))
-
-    def _begin(self, look: int, numbers: list[int]) -> None:
-        if look not in self.looking:
-            self.looking[look] = self.reasoner.looking(look)
-        tokens, names = zip(*(self.puzzles[number] for number in numbers), strict=True)
-        self.looking[look].enter(numbers, np.stack(tokens), np.stack(names))
+        blanks = (tokens == self.reasoner.task.blank).sum(1).tolist()
+        self.asked |= zip(numbers, map(Asked, tokens, names.tolist(), blanks), strict=True)
+        self._look(numbers)
 
     def step(self, watch: Watch | None = None) -> tuple[list[int], Answers]:
-        left: list[int] = []
-        found = [Answers.empty(0, self.reasoner.task.seq_len)]
-        for look, looking in sorted(self.looking.items(), reverse=True):
-            numbers, answers = looking.step(watch)
-            again = []
-            for place, number in enumerate(numbers):
-                answer, tokens = answers.take([place]), self.puzzles[number][0][None]
-                self.tried[number].append(answer)
-                if look + 1 < self.reasoner.passes and not self.reasoner.accepts(tokens, answer)[0]:
-                    again.append(number)
-                    continue
-                tried = self.tried.pop(number)
-                found.append(tried[0] if len(tried) == 1 else self.reasoner.selected(tokens, tried))
-                left.append(number)
-                del self.puzzles[number]
-            if again:
-                self._begin(look + 1, again)
-            if not looking:
-                del self.looking[look]
+        def told(thought: Thought) -> None:
+            watch(replace(thought, look=len(self.asked[thought.row].tried)))
+
+        numbers, answers = self.looking.step(watch and told)
+        if not numbers:
+            return [], answers
+        asked = [self.asked[number] for number in numbers]
+        accepted = self.reasoner.accepts(np.stack([puzzle.tokens for puzzle in asked]), answers)
+        again, left, found = [], [], [answers.take([])]
+        for place, (number, puzzle) in enumerate(zip(numbers, asked, strict=True)):
+            puzzle.tried.append(answers.take([place]))
+            most = self.reasoner.passes + self.reasoner.pins * (puzzle.blanks > 0)
+            if len(puzzle.tried) < most and not accepted[place]:
+                again.append(number)
+                continue
+            left.append(number)
+            found.append(self.reasoner.selected(puzzle.tokens[None], puzzle.tried))
+            del self.asked[number]
+        if again:
+            self._look(again)
         return left, Answers.joined(found)
 
     def drop(self, numbers: Container[int]) -> None:
-        for look, looking in list(self.looking.items()):
-            looking.drop(numbers)
-            if not looking:
-                del self.looking[look]
-        for number in [number for number in self.tried if number in numbers]:
-            del self.tried[number], self.puzzles[number]
+        self.looking.drop(numbers)
+        self.asked = {number: puzzle for number, puzzle in self.asked.items() if number not in numbers}
+
+    def _look(self, numbers: Sequence[int]) -> None:
+        """Every one of these is looked at (again)."""
+        asked = [self.asked[number] for number in numbers]
+        tokens, looks = zip(*map(self._next, asked), strict=True)
+        self.looking.enter(numbers, np.stack(tokens), np.array([puzzle.name for puzzle in asked]), looks)
+
+    def _next(self, puzzle: Asked) -> tuple[np.ndarray, int]:
+        """The tokens that a puzzle's next look is given, and the number of that look."""
+        look = len(puzzle.tried)
+        pin = look - self.reasoner.passes
+        if pin < 0:
+            return puzzle.tokens, look
+        first, pinned = puzzle.tried[0], puzzle.tokens.copy()
+        wavering = np.where(pinned == self.reasoner.task.blank, first.margin[0], np.inf).argsort(kind="stable")
+        cell = wavering[(pin // 2) % puzzle.blanks]
+        pinned[cell] = (first.runner_up if pin % 2 else first.tokens)[0, cell]
+        return pinned, 0

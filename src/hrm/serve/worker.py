@@ -68,7 +68,7 @@ class Group:
 class Worker:
     """Answers puzzles by several Reasoners: `places` at once, and `queue` more may wait. Begins with the first puzzle.
 
-    Raises ValueError for a Reasoner that a running batch cannot be had of.
+    Raises ValueError for a Reasoner of ARC tasks.
     """
 
     def __init__(self, reasoners: Mapping[str, Reasoner], *, places: int = 64, queue: int = 1024):
@@ -77,7 +77,6 @@ class Worker:
                 raise ValueError(
                     f"{name}: ARC tasks are fitted and voted on, which takes minutes: `hrm solve arc TASK.json`"
                 )
-            reasoner.running()
         self.reasoners, self.places, self.queue = dict(reasoners), places, queue
         self.waiting: deque[Request] = deque()
         self.groups: dict[Reasoner, Group] = {}

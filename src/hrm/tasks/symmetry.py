@@ -22,11 +22,11 @@ class Symmetry:
         renamed = self.tokens.expand(rows, -1).gather(1, moved.clamp(min=0).long()).to(grids.dtype)
         return torch.where(moved < 0, moved, renamed)
 
-    def undo(self, grids):
-        """The inverse of `apply`."""
+    def inverse(self) -> "Symmetry":
+        """What undoes it."""
         # moving cells and renaming tokens commute, so the two inverses may be done in the order of `apply`
-        return Symmetry(self.source.argsort(1), self.tokens.argsort(1)).apply(grids)
+        return Symmetry(self.source.argsort(1), self.tokens.argsort(1))
 
-    def undo_places(self, values):
-        """Numbers (B, S), one a cell, moved back to where the cells came from."""
-        return values.gather(1, self.source.argsort(1).expand(len(values), -1))
+    def place(self, values):
+        """Numbers (B, S), one a cell, moved as the cells are."""
+        return values.gather(1, self.source.expand(len(values), -1))
