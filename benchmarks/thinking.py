@@ -92,7 +92,7 @@ def main() -> None:
         show(f"one pass of at most {most}", single, "one pass", right(found), found, time.perf_counter() - started)
 
     started = time.perf_counter()
-    tried = each_look(with_options(passes=asked.passes, select="votes"), rows.inputs)
+    tried = each_look(with_options(passes=asked.passes, select="votes"), rows.inputs) if asked.passes > 1 else []
     seconds = time.perf_counter() - started
     k = 2
     while k <= asked.passes:
@@ -101,7 +101,7 @@ def main() -> None:
         took = time.perf_counter() - started
         show(f"up to {k} looks, confidence", f"selected@{k}", "confidence", right(found), found, took)
         for select in ("residual", "votes"):
-            found = with_options(passes=k, select=select).selected(rows.inputs, tried[:k])
+            found = with_options(passes=k, select=select).chosen(tried[:k])
             show(f"{k} looks, {select}", f"selected@{k}", select, right(found), found, seconds * k / asked.passes)
         anyone = np.stack([right(answers) for answers in tried[:k]]).any(0)
         show(f"{k} looks, any", f"oracle@{k}", "oracle", anyone, found, seconds * k / asked.passes)

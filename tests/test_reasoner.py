@@ -194,7 +194,7 @@ def answers(tokens, confidence, residual, halted) -> Answers:
 
 
 class Script(list):
-    """A batch of looks that are over after one segment; a list of the puzzles that were let in at a time.
+    """A batch of looks that are over after one segment; a list of what was let in at a time: numbers, and their looks.
 
     `says(number, look, tokens)` is what a look answers, one row.
     """
@@ -204,7 +204,7 @@ class Script(list):
         reasoner.looking = lambda: self
 
     def enter(self, numbers, tokens, names, looks):
-        self.append(list(numbers))
+        self.append((list(numbers), list(looks)))
         self.found |= {puzzle[0]: self.says(*puzzle) for puzzle in zip(numbers, looks, tokens, strict=True)}
 
     def step(self, watch):
@@ -231,7 +231,7 @@ def test_confidence_stops_at_the_first_pass_that_halts_sure_of_itself():
         ],
     )
     found = reasoner.run(GRIDS)
-    assert asked == [[0, 1, 2], [1, 2], [2]]
+    assert asked == [([0, 1, 2], [0, 0, 0]), ([1, 2], [1, 1]), ([2], [2])]
     assert found.tokens[:, 0].tolist() == [2, 4, 4]  # accepted at once, at the second look, the most confident of three
     assert found.passes.tolist() == [1, 2, 3] and found.segments.tolist() == [2, 4, 6]
 
@@ -246,7 +246,7 @@ def test_residual_and_votes_look_at_every_pass():
         reasoner = Reasoner(six_by_six(**LATTICE), passes=3, select=select)
         asked = scripted(reasoner, looks)
         found = reasoner.run(GRIDS[:2])
-        assert asked == [[0, 1]] * 3
+        assert asked == [([0, 1], [look, look]) for look in range(3)]
         assert found.tokens[:, 0].tolist() == expected, select
         assert found.passes.tolist() == [3, 3]
 
@@ -280,7 +280,7 @@ def test_check_accepts_by_the_rules_alone():
         ],
     )
     found = reasoner.run(split.inputs[:3])
-    assert asked == [[0, 1, 2], [1, 2]]
+    assert asked == [([0, 1, 2], [0, 0, 0]), ([1, 2], [1, 1])]
     assert (found.tokens[:2] == right[:2]).all() and (found.tokens[2] == wrong[2]).all()
 
 
@@ -355,6 +355,7 @@ def test_pins_fill_the_most_doubtful_cells_with_either_value_until_accepted():
     log = []
 
     def says(row, look, tokens):
+        assert look == 0
         found = answers(np.where(given[[row]] > 1, given[[row]], 2), [0.1], 1, True)
         found.runner_up[:] = labels[row]
         found.margin[:] = 1.0
@@ -388,6 +389,7 @@ def test_pins_never_touch_a_given():
     reasoner, asked_for = Reasoner(six_by_six(**LATTICE), pins=6), []
 
     def says(row, look, tokens):
+        assert look == 0
         asked_for.append((row, tokens))
         return answers(np.full_like(tokens, 2)[None], [0.1], 1, True)
 
@@ -404,6 +406,7 @@ def test_pins_go_by_the_first_look_whatever_later_ones_say():
     reasoner, pinned = Reasoner(six_by_six(**LATTICE), pins=2), []
 
     def says(row, look, tokens):
+        assert look == 0
         pinned.append(int(tokens[5]))
         first = len(pinned) == 1
         found = answers(np.full_like(tokens, 2 if first else 5)[None], [0.1 * len(pinned)], 1, True)
@@ -413,6 +416,43 @@ def test_pins_go_by_the_first_look_whatever_later_ones_say():
     Script(reasoner, says)
     reasoner.run(given)
     assert pinned == [1, 2, 3]
+
+
+def test_a_confidence_that_is_no_number_is_worth_nothing():
+    reasoner = Reasoner(six_by_six(**LATTICE), passes=3)
+    scripted(reasoner, [answers(GRIDS[[look]], [sure], 1, True) for look, sure in enumerate((np.nan, 0.2, 0.3))])
+    assert reasoner.run(GRIDS[:1]).tokens[0, 0] == GRIDS[2, 0]
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_batch_of_looks_sees_and_answers_what_each_would_alone(seed):
+    model = six_by_six(initial_state="random", num_puzzle_identifiers=3)
+    torch.nn.init.normal_(model.puzzle_emb.weights)
+    reasoner = Reasoner(model, passes=3, noise=0.3, seed=seed, halt="never", max_segments=3)
+    batch, thoughts, found = reasoner.looking(), [], {}
+    tokens, names, looks = puzzles(5), np.array([0, 1, 2, 2, 1], np.int32), [0, 2, 1, 2, 0]
+    for coming in ([0, 1], [2, 3, 4], [], []):
+        if coming:
+            batch.enter(coming, tokens[coming], names[coming], [looks[row] for row in coming])
+        numbers, answered = batch.step(thoughts.append)
+        found |= {number: answered.take([place]) for place, number in enumerate(numbers)}
+    assert not len(batch) and sorted(found) == [0, 1, 2, 3, 4]
+    for row in range(5):
+        look = Look(looks[row], model, reasoner.task, noise=0.3, seed=seed)
+        source, renamed = look.symmetry.source[0].numpy(), look.symmetry.tokens[0].numpy()
+        seen = torch.from_numpy(renamed[tokens[row][source]].astype(np.int32))[None]
+        state, who = look.start, model.puzzle_rows(torch.from_numpy(names[[row]]))
+        for segment in range(3):
+            with torch.inference_mode():
+                state = tuple(z + drawn for z, drawn in zip(state, look.noise(segment), strict=True))
+                state, out = model(state, seen, who)
+            chances, order = out.logits[0].softmax(-1).topk(2)
+            (thought,) = (t for t in thoughts if (t.row, t.segment) == (row, segment + 1))
+            assert (renamed[thought.tokens[source]] == order[:, 0].numpy()).all()
+            np.testing.assert_allclose(thought.certainty[source], chances[:, 0], atol=1e-5)
+        assert (renamed[found[row].runner_up[0][source]] == order[:, 1].numpy()).all()
+        np.testing.assert_allclose(found[row].margin[0][source], chances[:, 0] - chances[:, 1], atol=1e-5)
+        np.testing.assert_allclose(found[row].confidence[0], out.q_halt.sigmoid()[0], atol=1e-5)
 
 
 WAYS = [
@@ -484,10 +524,24 @@ def test_every_pass_of_a_pinned_puzzle_is_watched_under_a_number_of_its_own():
     assert [thought.look for thought in thoughts if thought.halted] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("option", [{"noise": 0.1}, {"check": True}, {"select": "votes"}])
-def test_options_that_one_pass_would_ignore_are_refused(option):
-    with pytest.raises(ValueError, match="give passes or pins as well"):
-        Reasoner(six_by_six(), **option)
+@pytest.mark.parametrize(
+    ("options", "cure"),
+    [
+        ({"noise": 0.1}, "give passes as well"),
+        ({"select": "votes"}, "give passes as well"),
+        ({"noise": 0.1, "pins": 2}, "give passes as well"),
+        ({"check": True}, "give passes or pins as well"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options, cure):
+    with pytest.raises(ValueError, match=cure):
+        Reasoner(six_by_six(), **options)
+
+
+def test_several_looks_need_the_tokens_of_the_task():
+    with pytest.raises(ValueError, match="passes=2: sudoku has 8 tokens, this model knows 11"):
+        Reasoner(six_by_six(vocab_size=11), passes=2)
+    assert len(Reasoner(six_by_six(vocab_size=11)).run(puzzles(2)).tokens) == 2
 
 
 def test_pins_go_with_confidence_only():

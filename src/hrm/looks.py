@@ -29,8 +29,10 @@ class Look:
         generator = self._generator(0)
         random_start = number and model.config.initial_state == "random"
         self.start = model.initial_state(1, generator if random_start else None)
-        cells, tokens = (torch.arange(n, device=self.device)[None] for n in (task.seq_len, task.vocab_size))
-        self.symmetry = task.draw_symmetry(1, generator) if number else Symmetry(cells, tokens)
+        sizes = model.config.seq_len, model.config.vocab_size
+        plain = Symmetry(*(torch.arange(size, device=self.device)[None] for size in sizes))
+        self.symmetry = task.draw_symmetry(1, generator) if number else plain
+        self.back = self.symmetry.inverse()
 
     def _generator(self, segment: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(stream_seed(self.seed, LOOK, self.number, segment))

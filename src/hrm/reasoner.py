@@ -102,8 +102,13 @@ class Reasoner:
         if self.task.sound is None and (passes > 1 or pins or check):
             instead = ": use votes" if task == "arc" else ""
             raise ValueError(f"passes, pins and check are not for {task}, of which no rules are known{instead}")
-        if passes + pins == 1 and (noise or check or select != "confidence"):
-            raise ValueError("noise, check and select choose among several passes: give passes or pins as well")
+        if passes == 1 and (noise or select != "confidence"):
+            raise ValueError("noise and select are for several passes: give passes as well")
+        if passes + pins == 1 and check:
+            raise ValueError("check chooses among several passes: give passes or pins as well")
+        known = model.config.vocab_size
+        if passes > 1 and not deduces and known != self.task.vocab_size:
+            raise ValueError(f"passes={passes}: {task} has {self.task.vocab_size} tokens, this model knows {known}")
         self.max_segments, self.patience = max_segments, patient
         self.halt = "full" if deduces else ("settled" if learned else "stable") if halt == "auto" else halt
         self.passes, self.select, self.check = passes, select, check
@@ -236,18 +241,19 @@ class Reasoner:
     def _obey_rules(self, tokens: np.ndarray, answers: np.ndarray) -> np.ndarray:
         return self.task.verify_batch(self.task.decode(tokens), self.task.decode(answers))
 
-    def selected(self, tokens: np.ndarray, tried: list[Answers]) -> Answers:
-        """One answer a row out of those of its passes, by the model's signals; by the rules only with `check`."""
+    def chosen(self, tried: list[Answers], accepted: bool = False) -> Answers:
+        """One answer to each puzzle out of those of its looks, by the model's signals; the last where that was `accepted`."""
         worth = np.stack([answers.confidence for answers in tried])  # (k, N)
         if self.select == "residual":
             worth = -np.stack([answers.residual for answers in tried])
         elif self.select == "votes":
             worth = votes(np.stack([answers.tokens for answers in tried]), worth)
-        accepted = np.stack([self.accepts(tokens, answers) for answers in tried])  # which outranks all others
-        chosen = (worth + 1e3 * accepted).argmax(0)
-        found = Answers.empty(*tokens.shape)
+        worth = np.where(np.isnan(worth), -np.inf, worth)
+        worth[-1] = np.inf if accepted else worth[-1]
+        best = worth.argmax(0)
+        found = Answers.empty(*tried[0].tokens.shape)
         for look, answers in enumerate(tried):
-            found.put(chosen == look, answers.take(chosen == look))
+            found.put(best == look, answers.take(best == look))
         found.passes[:], found.segments[:] = len(tried), sum(answers.segments for answers in tried)
         return found
 

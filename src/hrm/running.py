@@ -61,7 +61,7 @@ def answer_all(batch: Batch, tokens: np.ndarray, names: np.ndarray, places: int,
 
 
 class Looking:
-    """Looks at puzzles, each by itself: what their answers are worth and who is looked at again, Looks says.
+    """Single looks at puzzles, each at its own, of which its thoughts do not tell: what comes of them, Looks says.
 
     `halt`, `max_segments`, `noise` and `seed` as in a Reasoner, but for "auto" and "full".
     """
@@ -74,19 +74,18 @@ class Looking:
         *,
         halt: str,
         max_segments: int,
-        noise: float = 0.0,
-        seed: int = 0,
-        states: bool = False,
+        noise: float,
+        seed: int,
+        states: bool,
     ):
         self.model, self.engine = model, engine
-        self.halt, self.max_segments, self.noise, self.states = halt, max_segments, noise, states
+        self.halt, self.max_segments, self.states = halt, max_segments, states
         self.eye = cache(lambda look: Look(look, model, task, noise=noise, seed=seed))
         self.numbers: list[int] = []
         self.eyes: list[Look] = []
         plain = self.eye(0)
-        turned = plain.symmetry.source.expand(0, -1)
-        self.back = Symmetry(turned, plain.symmetry.tokens.expand(0, -1))  # from what is seen to what was asked
-        self.tokens = turned.to(torch.int32)  # as they are seen
+        self.back = plain.back.take(slice(0))  # from what is seen to what was asked
+        self.tokens = self.back.source.to(torch.int32)  # as they are seen
         self.names = self.steps = self.tokens.new_zeros(0)
         self.previous = self.tokens  # the answer of the segment before
         self.state = tuple(z.expand(0, -1, -1) for z in plain.start)
@@ -96,15 +95,14 @@ class Looking:
 
     @torch.inference_mode()
     def enter(self, numbers: Sequence[int], tokens: np.ndarray, names: np.ndarray, looks: Sequence[int]) -> None:
-        """As in a Batch; `looks` (n,): which look each is given."""
+        """As in a Batch, but for `looks` (n,): which look each is given."""
         device = self.tokens.device
         eyes = [self.eye(look) for look in looks]
-        turn = Symmetry(*(torch.cat([getattr(eye.symmetry, part) for eye in eyes]) for part in ("source", "tokens")))
+        turn = Symmetry.joined([eye.symmetry for eye in eyes])
         seen = turn.apply(torch.from_numpy(np.ascontiguousarray(tokens)).to(device, torch.int32))
         names = torch.from_numpy(np.ascontiguousarray(names)).to(device, torch.int32)
-        back = turn.inverse()
         self.numbers, self.eyes = [*self.numbers, *numbers], [*self.eyes, *eyes]
-        self.back = Symmetry(torch.cat((self.back.source, back.source)), torch.cat((self.back.tokens, back.tokens)))
+        self.back = Symmetry.joined([self.back, *(eye.back for eye in eyes)])
         self.tokens, self.names = torch.cat((self.tokens, seen)), torch.cat((self.names, names))
         self.steps = torch.cat((self.steps, torch.zeros_like(names)))
         self.previous = torch.cat((self.previous, torch.full_like(seen, -1)))
@@ -158,18 +156,16 @@ class Looking:
         if stay.all():
             return
         self.numbers, self.eyes = list(compress(self.numbers, stay)), list(compress(self.eyes, stay))
-        there = torch.from_numpy(stay).to(self.tokens.device)
+        there = torch.from_numpy(np.flatnonzero(stay)).to(self.tokens.device)
         self.tokens, self.names, self.steps = self.tokens[there], self.names[there], self.steps[there]
         self.previous, self.state = self.previous[there], tuple(z[there] for z in self.state)
-        self.back = Symmetry(self.back.source[there], self.back.tokens[there])
+        self.back = self.back.take(there)
 
     def _disturbed(self) -> State:
         """The states with the noise of every puzzle's look."""
-        if not self.noise:
+        if not any(eye.deviation for eye in self.eyes):
             return self.state
-        noise_of = cache(lambda look, segment: self.eye(look).noise(segment))
-        rows = [noise_of(eye.number, segment) for eye, segment in zip(self.eyes, self.steps.tolist(), strict=True)]
-        noise = zip(*rows, strict=True)
+        noise = zip(*map(cache(Look.noise), self.eyes, self.steps.tolist()), strict=True)
         return tuple((z + torch.stack(drawn)).to(z.dtype) for z, drawn in zip(self.state, noise, strict=True))
 
     def _wants_to_halt(self, out: Output, answer: Tensor, residual: Tensor) -> Tensor:
@@ -189,14 +185,15 @@ class Looking:
 
 
 @dataclass
-class Asked:
+class Course:
     """A puzzle on its way through its looks."""
 
     tokens: np.ndarray
-    """(S,) uint8"""
+    """(S,) uint8: the puzzle."""
     name: int
     """Its puzzle identifier."""
-    blanks: int
+    most: int
+    """Looks, at most."""
     tried: list[Answers] = field(default_factory=list)
     """What each look answered, one row each."""
 
@@ -211,57 +208,58 @@ class Looks:
 
     def __init__(self, reasoner: "Reasoner"):
         self.reasoner, self.looking = reasoner, reasoner.looking()
-        self.asked: dict[int, Asked] = {}
+        self.courses: dict[int, Course] = {}
 
     def __len__(self) -> int:
-        return len(self.asked)
+        return len(self.courses)
 
     def enter(self, numbers: Sequence[int], tokens: np.ndarray, names: np.ndarray) -> None:
-        blanks = (tokens == self.reasoner.task.blank).sum(1).tolist()
-        self.asked |= zip(numbers, map(Asked, tokens, names.tolist(), blanks), strict=True)
+        pinned = (tokens == self.reasoner.task.blank).any(1)
+        most = self.reasoner.passes + self.reasoner.pins * pinned
+        self.courses |= zip(numbers, map(Course, tokens, names.tolist(), most.tolist()), strict=True)
         self._look(numbers)
 
     def step(self, watch: Watch | None = None) -> tuple[list[int], Answers]:
         def told(thought: Thought) -> None:
-            watch(replace(thought, look=len(self.asked[thought.row].tried)))
+            watch(replace(thought, look=len(self.courses[thought.row].tried)))
 
         numbers, answers = self.looking.step(watch and told)
         if not numbers:
             return [], answers
-        asked = [self.asked[number] for number in numbers]
-        accepted = self.reasoner.accepts(np.stack([puzzle.tokens for puzzle in asked]), answers)
+        courses = [self.courses[number] for number in numbers]
+        accepted = self.reasoner.accepts(np.stack([course.tokens for course in courses]), answers)
         again, left, found = [], [], [answers.take([])]
-        for place, (number, puzzle) in enumerate(zip(numbers, asked, strict=True)):
-            puzzle.tried.append(answers.take([place]))
-            most = self.reasoner.passes + self.reasoner.pins * (puzzle.blanks > 0)
-            if len(puzzle.tried) < most and not accepted[place]:
+        for place, (number, course) in enumerate(zip(numbers, courses, strict=True)):
+            course.tried.append(answers.take([place]))
+            if len(course.tried) < course.most and not accepted[place]:
                 again.append(number)
                 continue
             left.append(number)
-            found.append(self.reasoner.selected(puzzle.tokens[None], puzzle.tried))
-            del self.asked[number]
+            found.append(self.reasoner.chosen(course.tried, accepted[place]))
+            del self.courses[number]
         if again:
             self._look(again)
         return left, Answers.joined(found)
 
     def drop(self, numbers: Container[int]) -> None:
         self.looking.drop(numbers)
-        self.asked = {number: puzzle for number, puzzle in self.asked.items() if number not in numbers}
+        self.courses = {number: course for number, course in self.courses.items() if number not in numbers}
 
     def _look(self, numbers: Sequence[int]) -> None:
         """Every one of these is looked at (again)."""
-        asked = [self.asked[number] for number in numbers]
-        tokens, looks = zip(*map(self._next, asked), strict=True)
-        self.looking.enter(numbers, np.stack(tokens), np.array([puzzle.name for puzzle in asked]), looks)
+        courses = [self.courses[number] for number in numbers]
+        tokens, looks = zip(*map(self._next, courses), strict=True)
+        self.looking.enter(numbers, np.stack(tokens), np.array([course.name for course in courses]), looks)
 
-    def _next(self, puzzle: Asked) -> tuple[np.ndarray, int]:
+    def _next(self, course: Course) -> tuple[np.ndarray, int]:
         """The tokens that a puzzle's next look is given, and the number of that look."""
-        look = len(puzzle.tried)
+        look = len(course.tried)
         pin = look - self.reasoner.passes
         if pin < 0:
-            return puzzle.tokens, look
-        first, pinned = puzzle.tried[0], puzzle.tokens.copy()
-        wavering = np.where(pinned == self.reasoner.task.blank, first.margin[0], np.inf).argsort(kind="stable")
-        cell = wavering[(pin // 2) % puzzle.blanks]
+            return course.tokens, look
+        first, pinned = course.tried[0], course.tokens.copy()
+        blank = pinned == self.reasoner.task.blank
+        wavering = np.where(blank, first.margin[0], np.inf).argsort(kind="stable")
+        cell = wavering[(pin // 2) % blank.sum()]
         pinned[cell] = (first.runner_up if pin % 2 else first.tokens)[0, cell]
         return pinned, 0

@@ -169,10 +169,10 @@ class Worker:
                 self._turn(reasoner, group, entering[reasoner])
             except Exception as error:
                 logger.exception("a segment failed")
-                self.groups[reasoner] = Group(reasoner.running())
                 words = str(error).splitlines() or [repr(error)]
                 for request in group.inside.values():
                     request.tell(request, Failed(f"the model failed: {words[0]}"))
+                self.groups[reasoner] = Group(reasoner.running())
 
     def _turn(self, reasoner: Reasoner, group: Group, entering: dict[int, Request]) -> None:
         """Who is not waited for leaves, who comes enters, and all of them run a segment."""

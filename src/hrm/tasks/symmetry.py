@@ -1,5 +1,6 @@
 """A symmetry of puzzles: where cells take their tokens from, and what the tokens become."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,16 @@ class Symmetry:
         moved = grids.gather(1, self.source.expand(rows, -1))
         renamed = self.tokens.expand(rows, -1).gather(1, moved.clamp(min=0).long()).to(grids.dtype)
         return torch.where(moved < 0, moved, renamed)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Symmetry]") -> "Symmetry":
+        """Those of all parts, in their order."""
+        import torch
+
+        return cls(torch.cat([part.source for part in parts]), torch.cat([part.tokens for part in parts]))
+
+    def take(self, places: Any) -> "Symmetry":
+        return Symmetry(self.source[places], self.tokens[places])
 
     def inverse(self) -> "Symmetry":
         """What undoes it."""
