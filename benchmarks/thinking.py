@@ -18,7 +18,7 @@ import torch
 
 from hrm.answers import Answers, Thought
 from hrm.data import Split, load_rows
-from hrm.evaluate import wilson
+from hrm.evaluate import distinct_solutions, wilson
 from hrm.reasoner import Reasoner
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     reasoner = Reasoner.load(asked.weights, batch_size=asked.batch_size)
     name = asked.data.rsplit("/", 1)[-1] if os.path.isfile(asked.data) else f"{asked.data}, {asked.split}"
     rows = first_rows(load_rows(asked.data, asked.split, lambda cells: reasoner.task), asked.rows)
-    distinct = len(np.unique(rows.labels, axis=0))
+    distinct = distinct_solutions(reasoner.task, rows.labels, np.ones_like(rows.labels, np.bool_))
     print(f"{asked.weights} on the first {len(rows.inputs)} rows of {name} ({distinct} distinct solutions), ", end="")
     one = reasoner.task.one_answer
     right_is, single = ("equal to the label", "exact@1") if one else (reasoner.task.sound, "one pass")

@@ -13,6 +13,7 @@ import pytest
 from conftest import refusal, tiny
 from typer.testing import CliRunner
 
+from hrm import cli
 from hrm.asking import asked_on_stdin, lines_as_they_come
 from hrm.checkpoint import Weights, load_weights, shipped_weights
 from hrm.cli import app, usual_data
@@ -425,3 +426,18 @@ def test_help_lists_the_commands_without_loading_torch():
     listed = hrm("--help").stdout
     for command in ("solve", "eval", "train", "parity", "convert", "data", "demo", "recipes"):
         assert command in listed
+
+
+@pytest.mark.parametrize(
+    ("said", "lacking"),
+    [("InvalidCxxCompiler: none", "C++ compiler"), ("x.h:2: fatal error: Python.h: No such file", "headers")],
+)
+def test_what_compiling_lacks_is_told_in_one_line(said, lacking, monkeypatch, capsys):
+    def fails():
+        raise RuntimeError(f"C++ compile error\n{said}")
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert left.value.code == 2 and lacking in line and "install g++ and python3-dev" in line

@@ -12,10 +12,11 @@ from hrm import checkpoint as ckpt
 from hrm.answers import Answers
 from hrm.backends import work_of_update
 from hrm.data import load_split
-from hrm.evaluate import evaluate, wilson
+from hrm.evaluate import distinct_solutions, evaluate, wilson
 from hrm.looks import Look
 from hrm.model import HRM
 from hrm.reasoner import Reasoner
+from hrm.tasks.maze import Maze
 from hrm.tasks.sudoku import Sudoku
 
 
@@ -172,6 +173,17 @@ def test_evaluation_counts_what_it_says():
     assert evaluate(reasoner, split, 10)["right_within_passes"] == {1: 0.3, 2: 0.5, 4: 0.8}
     reasoner.select = "votes"  # which looks at every pass, however soon one was right
     assert "right_within_passes" not in evaluate(reasoner, split, 10)
+
+
+def test_solutions_that_a_symmetry_makes_one_another_are_one_trial():
+    task, labels = Sudoku(2, 3), load_split("sudoku-6x6-1k", "test").labels[:5]
+    turned = task.draw_symmetry(5, torch.Generator().manual_seed(0)).apply(torch.from_numpy(labels)).numpy()
+    both, known = np.concatenate((labels, turned)), np.ones((10, 36), np.bool_)
+    assert distinct_solutions(task, both, known) == 5
+    assert distinct_solutions(task, both, known & (np.arange(36) > 0)) == 10
+    maze = load_split("maze-15x15-1k", "test").labels[:3]
+    turned = np.rot90(maze.reshape(3, 15, 15), axes=(1, 2)).reshape(3, 225)
+    assert distinct_solutions(Maze(15, 15), np.concatenate((maze, turned)), np.ones((6, 225), np.bool_)) == 3
 
 
 def test_wilson_interval_against_published_values():

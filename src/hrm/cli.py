@@ -88,9 +88,11 @@ def main() -> None:
         sys.exit(2)
     except RuntimeError as error:
         words = str(error).splitlines()[0] if str(error) else ""
-        if "InvalidCxxCompiler" in type(error).__name__ + words:
-            print("hrm: no C++ compiler found: install g++, or set compile=false or --backend eager", file=sys.stderr)
-            sys.exit(2)
+        for sign, lacking in (("InvalidCxxCompiler", "C++ compiler"), ("error: Python.h", "headers of Python")):
+            if sign in f"{type(error).__name__} {error}":
+                cure = "install g++ and python3-dev, or set compile=false or --backend eager"
+                print(f"hrm: no {lacking} found: {cure}", file=sys.stderr)
+                sys.exit(2)
         if not re.search("out of memory|allocate memory", words):
             raise
         print(f"hrm: not enough memory; a smaller model or batch needs less ({words})", file=sys.stderr)

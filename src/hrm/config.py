@@ -41,6 +41,8 @@ class Arch(Closed):
     H_mixer: Literal["attention", "mlp", "conv"] | None = None
     """The slow module's where it is another: it may hear all cells above a fast one that hears its neighbours."""
     pos_encodings: Literal["rope", "rope2d", "learned", "none"] = "rope"
+    """How attention knows places: turned along the line of cells (HRM), along rows and columns, by a learned
+    vector, or not at all."""
     carry: Literal["latent", "candidates", "both"] = "latent"
     """What goes from segment to segment. latent: the states z_H and z_L (HRM). candidates: which values still stand in
     each cell, and nothing else; the states start afresh, and Q_halt says whether the solution still stands. both: the
@@ -55,18 +57,27 @@ class Arch(Closed):
     """Segments in a row that rule nothing out before inference assumes a value; None: 4 where states are carried, else 1."""
 
     H_cycles: Positive = 2
+    """Updates of the slow module in a segment."""
     L_cycles: Positive = 2
+    """Updates of the fast module before each of those; with levels=single all there are."""
     H_layers: int = Field(4, ge=0)
+    """Layers of the slow module; 0 where there is none (levels=shared and single)."""
     L_layers: Positive = 4
+    """Layers of the fast module, or of the only one."""
     hidden_size: Positive = 512
+    """Width D of a position's state."""
     num_heads: Positive = 8
+    """Heads of attention, which share hidden_size."""
     expansion: float = Field(4.0, gt=0)
+    """Width of a layer's gated MLP, as in the references: this times two thirds of hidden_size, rounded up."""
     mixer_expansion: float | None = Field(None, gt=0)
     """Width of the MLP over positions; None takes `expansion`."""
     mlp_round_to: Positive = 256
     """Hidden widths of the MLPs are rounded up to a multiple of this (the reference: 256)."""
     rms_norm_eps: float = Field(1e-5, gt=0)
+    """Is added to the mean square in every norm."""
     rope_theta: float = Field(10000.0, gt=0)
+    """Base of the rotary wavelengths."""
     initial_state: Literal["fixed", "random"] = "fixed"
     """fixed: one vector for every position (HRM). random: training draws every position of every puzzle anew, inference
     keeps one draw; other draws then make restarts that differ."""
@@ -74,6 +85,7 @@ class Arch(Closed):
     """Spread of the fixed initial states z_H and z_L; 0 starts from zero."""
 
     puzzle_emb_ndim: int = Field(0, ge=0)
+    """Width of the embedding learned for each puzzle identifier; 0: none. Grid puzzles share one identifier."""
     puzzle_emb_len: int = Field(0, ge=0)
     """Positions put before the cells for the puzzle embedding; 0 means as many as puzzle_emb_ndim needs."""
 
@@ -81,10 +93,14 @@ class Arch(Closed):
     """Which trailing updates carry gradient: the last of each level (HRM), those of the last H cycle (TRM), all of the
     segment, or those of the last N H cycles."""
     halting: Literal["q_learning", "halt_only", "fixed"] = "q_learning"
+    """Who ends a puzzle's turn. q_learning: Q_halt above Q_continue, both learned (HRM). halt_only: Q_halt above 0
+    (TRM). fixed: halt_max_steps."""
     halt_max_steps: Segments = 16
+    """Segments that a puzzle may run in training."""
     halt_max_steps_eval: Segments | None = None
     """Segments that inference may run; None takes halt_max_steps."""
     halt_exploration_prob: Share = 0.1
+    """Chance that a puzzle in training must run a random number of segments, 2 to halt_max_steps, before it may halt."""
 
     forward_dtype: Literal["bfloat16", "float32", "auto"] = "auto"
     """auto: bfloat16 where the machine computes in it, else float32."""
@@ -212,7 +228,9 @@ class Recipe(Closed):
     """Everything a training run depends on."""
 
     about: str = ""
+    """In words what this is for."""
     task: Literal["sudoku", "maze", "arc", "text"] = "sudoku"
+    """What the puzzles are, and which rules and symmetries are known of them."""
     data_path: str
     """A dataset folder (`hrm data build`, or one made by either reference) or the name of a built-in set."""
     augment: bool = True
@@ -232,32 +250,50 @@ class Recipe(Closed):
     """With candidates: share of new rows that start with one wrong value filled in, for Q to learn from."""
 
     arch: Arch
+    """The network and its halting."""
     loss_type: Literal["stablemax_cross_entropy", "softmax_cross_entropy"] = "stablemax_cross_entropy"
+    """stablemax (HRM, TRM) or softmax before the cross-entropy of the cells."""
     q_loss_weight: float = Field(0.5, ge=0)
+    """Of the loss of Q beside that of the cells."""
     random_H_cycles: tuple[Positive, Positive] | None = None
     """Draw the number of H cycles of each training segment uniformly from this range (both ends included)."""
 
     global_batch_size: Positive = 768
+    """Puzzles that run a segment together in a step, of all processes."""
     epochs: Positive | None = None
+    """Length of the run, as the reference counts it: in an epoch one puzzle of each group; or else give steps."""
     steps: Positive | None = None
-    """Length of the run: in epochs (as the reference counts: one puzzle a group) or in optimizer steps."""
+    """Length of the run in optimizer steps."""
 
     optimizer: Literal["adam_atan2", "adamw", "muon"] = "adam_atan2"
     """muon: Muon (optim.py) for the matrices of the reasoning modules, AdamW for the rest."""
     lr: float = Field(1e-4, gt=0)
+    """Learning rate after warm-up, of all but puzzle embeddings and, with muon, the matrices."""
     muon_lr: float = Field(3e-3, gt=0)
+    """Learning rate of Muon's matrices."""
     muon_momentum: Share = 0.95
+    """Of Muon."""
     lr_schedule: Literal["constant", "cosine", "linear_decay"] = "cosine"
+    """After warm-up. constant. cosine: falling to lr_min_ratio (the references'). linear_decay: constant, then a
+    line to lr_min_ratio."""
     lr_min_ratio: Share = 1.0
+    """What is left of the rate in the end, as a share of it."""
     lr_warmup_steps: int = Field(2000, ge=0)
+    """Steps in which the rate rises from 0, in a line."""
     lr_decay_share: Share = 0.4
     """linear_decay: the last share of the run over which the rate falls to lr_min_ratio."""
     beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the mean of the gradients (AdamATan2, AdamW)."""
     beta2: float = Field(0.95, ge=0, lt=1)
+    """Decay of the mean of their squares."""
     weight_decay: float = Field(0.1, ge=0)
+    """Is subtracted from every weight at every step, as a share, times the rate; of puzzle embeddings see below."""
     puzzle_emb_lr: float = Field(1e-4, ge=0)
+    """Learning rate of the puzzle embeddings, by the sign of their gradient."""
     puzzle_emb_weight_decay: float = Field(0.1, ge=0)
+    """The same of their weights, in rows that the batch touched."""
     grad_clip: float | None = Field(None, gt=0)
+    """Longest gradient of all weights together; longer ones are shortened to it. None: as they are."""
     ema: float | None = Field(None, ge=0, lt=1)
     """Decay of the running mean of the weights; evaluation then uses the mean. None: no mean is kept."""
 
@@ -265,22 +301,35 @@ class Recipe(Closed):
     """Start the mean fast: its decay is at most n / (n + 10) at step n."""
 
     seed: int = Field(0, ge=0, lt=2**63)
+    """All that is random is drawn from this, the step and the process."""
     compile: bool | Literal["auto"] = "auto"
     """torch.compile of the reasoning modules; auto: on for CUDA, off elsewhere."""
     device: str = "auto"
+    """auto (CUDA, else MPS, else the CPU), or a device of torch."""
 
     project_name: str = "sudoku"
+    """The run's folder is runs/<project_name>/<run_name>."""
     run_name: str | None = None
+    """None: run."""
     log_every: Positive = 20
+    """Steps between two lines of metrics."""
     checkpoint_every: Positive = 500
+    """Steps between two checkpoints."""
     keep_checkpoints: Positive = 2
+    """Checkpoints that stay, the newest, beside the best."""
     eval_every: Positive | None = 1000
+    """Steps between two evaluations of validation rows; null: none."""
     eval_rows: Positive = 256
     """Rows of the validation split used during training, always the same ones."""
     test_at_end: bool = True
+    """Measure the test rows after the last step."""
     non_finite: Literal["stop", "rollback"] = "stop"
+    """Where the loss is no finite number: stop, or go back to the last checkpoint and on with other random
+    numbers."""
     tensorboard: bool = False
+    """Metrics go to TensorBoard too (extra `track`)."""
     wandb: bool = False
+    """And to Weights & Biases (extra `wandb`)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -397,7 +446,7 @@ def _plain_text(override: str) -> str:
 
 
 def explained(recipe: Closed, indent: str = "") -> str:
-    """Every key of a recipe as YAML that can be read again, each under a comment that says what it means, where that is said."""
+    """Every key of a recipe as YAML that can be read again, each under a comment that says what it means."""
     import yaml
 
     lines = []

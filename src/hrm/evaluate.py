@@ -23,7 +23,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
     checked@k where the rules accept them. cell_accuracy: mean share of labelled cells right. verified: the answer passes the
     puzzle's own rules, where these are known; an answer that does not is an abstention; mazes call it valid_and_shortest as
     well. The interval is
-    Wilson's, 95 %, with as many trials as there are distinct solutions, since puzzles with one solution grid are not
+    Wilson's, 95 %, with as many trials as there are distinct_solutions, since puzzles of one solution are not
     independent. right_within_passes, of several passes that end with the first accepted, where a puzzle has one answer: the
     share that is right and took so many passes at most, a lower bound of selected@k for every smaller k. by_source, of a CSV
     file that names several sources: the rows of each and the share that is right. Every row's answer is written into the CSV
@@ -44,7 +44,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
     verified = task.verify_batch(task.decode(puzzles), task.decode(answers.tokens)) if task.sound else None
     if each:
         write_synced(each, table_of(task, puzzles, labels, answers, exact, verified).encode())
-    distinct = len(np.unique(labels, axis=0))
+    distinct = distinct_solutions(task, labels, labelled)
     counted = count_name(reasoner)
     report = {
         "rows": len(rows),
@@ -74,6 +74,14 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
             for name in names
         }
     return report
+
+
+def distinct_solutions(task: Task, labels: np.ndarray, labelled: np.ndarray) -> int:
+    """How many of the solutions (N, S) no symmetry makes one another; of those with unlabelled cells, and without known rules, of
+    which no symmetry is known either, how many are not equal."""
+    if task.sound and labelled.all():
+        return len({task.same_orbit_key(solution) for solution in task.decode(labels)})
+    return len(np.unique(labels, axis=0))
 
 
 def table_of(
