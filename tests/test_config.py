@@ -21,7 +21,7 @@ def test_papers_settings_are_in_the_recipe():
     recipe = load_recipe("hrm-sudoku-1k")
     assert (recipe.global_batch_size, recipe.lr, recipe.weight_decay, recipe.lr_warmup_steps) == (768, 1e-4, 1.0, 2000)
     assert (recipe.beta1, recipe.beta2, recipe.epochs, recipe.arch.halt_max_steps) == (0.9, 0.95, 20000, 16)
-    assert recipe.total_steps(1000) == 26_041  # as the reference counts, peers.md 3.1
+    assert recipe.total_steps(1000) == 26_041  # as the reference counts (pretrain.py)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ class Thought:
     look: int = 0
     """Which pass over the puzzle this belongs to."""
     candidates: np.ndarray | None = None
-    """(S, V) bool: the values that stand after this segment, where they are the carry."""
+    """(S, V) bool: the tokens that stand after this segment, where they are the carry; a Sudoku's digit d is token d + 1."""
     states: tuple[np.ndarray, ...] = ()
     """z_H and z_L after this segment, (N, D) float32 each, where the Reasoner was asked for `states`: of N positions, in the
     order of the model's, the puzzle as this pass saw it."""

@@ -1,6 +1,7 @@
 """The command line. Heavy imports happen inside the commands, so that `hrm --help` and errors come at once.
 
-Whatever a user can mend ends as one line on stderr and exit code 2; an answer or a comparison that fails is exit code 1.
+Whatever a user can mend in the input ends as one line on stderr, in the command itself as typer's box, and exit code 2; an
+answer or a comparison that fails is exit code 1.
 """
 
 import csv
@@ -50,7 +51,7 @@ Passes = Annotated[
     typer.Option(
         min=1,
         help="most passes over a puzzle, one answer chosen; default: 32 where candidates are carried, else 1; "
-        "of solve maze: 32 with --check",
+        "where mazes are solved or served: 32 with --check",
     ),
 ]
 Patience = Annotated[
@@ -857,7 +858,9 @@ def data_build(
     out: Annotated[Path, typer.Option(help="folder to make")],
     source: Annotated[
         str | None,
-        typer.Option(help="FILE.csv[.gz], hf (the Hugging Face hub), generate, a built-in set; ARC: a .zip or folder"),
+        typer.Option(
+            help="FILE.csv[.gz], hf (the Hugging Face hub), generate, a built-in set; ARC: .json, .zip or folder"
+        ),
     ] = None,
     subsample: Annotated[
         int | None, typer.Option(min=1, help="training puzzles; default all, of generate 1,000")
@@ -866,7 +869,8 @@ def data_build(
     val: Annotated[
         int | None,
         typer.Option(
-            min=0, help="validation puzzles, apart by solution grid; default a tenth, 256 at most, if left over"
+            min=0,
+            help="validation puzzles, apart by solution (text: by question); default a tenth, 256 at most, if left over",
         ),
     ] = None,
     test_source: Annotated[str | None, typer.Option(help="CSV with the test split")] = None,
@@ -899,7 +903,8 @@ def data_build(
     size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="side of the grid: Sudoku 4, 6, 9 (default), 12, 16, 20 or 25; maze any, 30; ARC canvas, 30"
+            min=1,
+            help="side of the grid: Sudoku 4, 6, 9 (default), 12, 16, 20 or 25; maze any, 64 where generated, 30; ARC canvas, 30",
         ),
     ] = None,
     min_path: Annotated[int | None, typer.Option(min=2, help="mazes: cells of the shortest path, at least")] = None,

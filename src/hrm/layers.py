@@ -20,7 +20,7 @@ SHORT = 256
 
 
 def trunc_normal_(tensor: Tensor, std: float) -> Tensor:
-    """Fill with a normal cut at two deviations, scaled so that `std` is the true deviation (peers.md 3.1; JAX's)."""
+    """Fill with a normal cut at two deviations, scaled so that `std` is the true one (JAX's; models/common.py)."""
     if std == 0:
         return tensor.zero_()
     edge = math.erf(math.sqrt(2))
