@@ -144,7 +144,7 @@ def test_mazes_of_any_size_side_by_side(client):
         ({"puzzle": "12"}, 422, "81 cells expected for 9x9, got 2"),
         ({"puzzle": "55" + "." * 79}, 422, "this has no answer: row 1 holds 5 twice"),
         ({"puzzle": ""}, 422, "puzzle: String should have at least 1 character"),
-        ({"puzzle": "." * 5000}, 422, "puzzle: String should have at most 4096 characters"),
+        ({"puzzle": "." * 9000}, 422, "puzzle: String should have at most 8192 characters"),
         ({"puzzle": 5}, 422, "puzzle: Input should be a valid string"),
         ({"puzle": EASY}, 422, "puzle: Extra inputs are not permitted"),
         ({}, 422, "give `puzzle` or `puzzles`"),
@@ -225,8 +225,8 @@ def test_what_is_answered_is_counted():
         assert client.count('hrm_puzzles_total{end="verified",weights="sudoku"}') == 2
         assert client.count('hrm_puzzles_total{end="refused",weights="sudoku"}') == 1
         assert (
-            client.count('hrm_seconds_count{weights="sudoku"}')
-            == client.count('hrm_segments_count{weights="sudoku"}')
+            client.count('hrm_puzzle_seconds_count{weights="sudoku"}')
+            == client.count('hrm_puzzle_segments_count{weights="sudoku"}')
             == 2
         )
 
@@ -243,6 +243,7 @@ def test_a_hard_puzzle_holds_up_nobody_and_leaves_with_its_client():
         client.until("hrm_running", 1)
         waiting.close()
         client.until("hrm_running", 0)
+        client.until('hrm_puzzles_total{end="gone",weights="sudoku"}', 2)
 
 
 def test_too_many_are_sent_away_and_too_slow_ones_end():
@@ -265,6 +266,29 @@ def test_too_many_are_sent_away_and_too_slow_ones_end():
             for end in ("sent away", "too slow", "gone")
         ]
         assert ended == [1, 1, 1]
+
+
+def test_more_than_ever_find_place_are_refused():
+    with service({"sudoku": sudoku()}, places=2, queue=3) as client:
+        status, said = client.post("/v1/solve/sudoku", {"puzzles": [EASY] * 6})
+        assert status == 422 and said["error"] == "6 puzzles at once: 5 at most are taken here"
+        assert client.post("/v1/solve/sudoku", {"puzzles": [EASY] * 5})[0] == 200
+
+
+def test_a_batch_that_cannot_be_made_ends_its_puzzles_and_not_the_service():
+    reasoner = sudoku()
+    make, failures = reasoner.running, iter([MemoryError("no more")])
+
+    def running():
+        for failure in failures:
+            raise failure
+        return make()
+
+    reasoner.running = running
+    with service({"sudoku": reasoner}) as client:
+        status, said = client.post("/v1/solve/sudoku", {"puzzle": EASY})
+        assert status == 500 and said["error"] == "the model failed: no more"
+        assert client.post("/v1/solve/sudoku", {"puzzle": EASY})[0] == 200
 
 
 def test_a_request_without_an_answer_in_time_has_a_status_of_its_own():

@@ -476,8 +476,8 @@ def name_and_weights(given: str) -> tuple[str, str]:
     name, told, path = given.partition("=")
     if not told or "/" in name:
         name, path = Path(given).resolve().name, given
-    if not name or not path:
-        raise ValueError(f"'{given}': expected weights, or NAME=WEIGHTS")
+    if name in ("", ".", "..") or not name.isprintable() or not path:
+        raise ValueError(f"{given!r}: expected weights, or NAME=WEIGHTS")
     return name, path
 
 

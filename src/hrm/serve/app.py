@@ -13,11 +13,11 @@ from importlib import resources
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Response
 from fastapi import Request as HttpRequest
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException as AnyHttpException
 
@@ -29,17 +29,18 @@ from .worker import Busy, Ending, Event, Failed, Request, Worker
 
 logger = logging.getLogger("hrm.serve")
 
-LONGEST = 4096
-"""Characters of a puzzle."""
+LONGEST = 8192
+"""Characters of a puzzle: the largest mazes that are generated, drawn, and some."""
 MOST = 1000
 """Puzzles of one request."""
 LARGEST_BODY = 8 << 20
 EXPECTED = 'JSON is expected, such as {"puzzle": "..."}, with content-type: application/json'
+TOO_SLOW = "no answer in time; ask for fewer puzzles at once, or serve with a larger --timeout"
 STILL_THERE = 0.5
 """Seconds after which a waiting request looks whether its client is."""
 UNREAD = 10_000
 """Segments that a watcher may be behind."""
-ENDS = {499: "gone", 500: "failed", 503: "sent away", 504: "too slow"}
+ENDS = {422: "refused", 499: "gone", 500: "failed", 503: "sent away", 504: "too slow"}
 """How puzzles end that have no answer, in the metrics."""
 
 Puzzle = Annotated[
@@ -74,14 +75,14 @@ class Metrics:
         self.puzzles = Counter("hrm_puzzles", "Puzzles, by how they ended", ["weights", "end"], registry=self.registry)
         steps = [0.005 * 2**k for k in range(20) if 0.005 * 2**k < timeout]
         self.seconds = Histogram(
-            "hrm_seconds",
+            "hrm_puzzle_seconds",
             "From the request to the answer of a puzzle",
             ["weights"],
             buckets=[*steps, timeout],
             registry=self.registry,
         )
         self.segments = Histogram(
-            "hrm_segments",
+            "hrm_puzzle_segments",
             "Segments of all passes over a puzzle",
             ["weights"],
             buckets=[2**k for k in range(12)],
@@ -90,7 +91,10 @@ class Metrics:
         running = Gauge("hrm_running", "Puzzles that have a place in a running batch", registry=self.registry)
         waiting = Gauge("hrm_waiting", "Puzzles that wait for one", registry=self.registry)
         running.set_function(lambda: worker.running)
-        waiting.set_function(lambda: len(worker.waiting))
+        waiting.set_function(lambda: sum(not request.dropped for request in list(worker.waiting)))
+        for name in worker.reasoners:
+            for end in ("verified", "not solved", "answered", *ENDS.values()):
+                self.puzzles.labels(name, end)  # from 0, or a first one would be no increase
 
     def answered(self, name: str, solution: Solution, seconds: float) -> None:
         end = {True: "verified", False: "not solved", None: "answered"}[solution.verified]
@@ -106,24 +110,25 @@ class Inbox:
         self.loop, self.client = asyncio.get_running_loop(), client
         self.until = self.loop.time() + timeout
         self.looked = self.loop.time()
-        self.events: deque[tuple[Request, Event | dict[str, Any]]] = deque()
+        self.events: deque[tuple[Request, Event | str]] = deque()
         self.arrived = asyncio.Event()
 
     def tell(self, request: Request, event: Event) -> None:
-        """Called in the worker's thread. Thoughts, whose arrays are parts of those of the whole batch, come as what is shown."""
-        told = shown(request.reasoner, event) if isinstance(event, Thought) else event
-        request.dropped |= len(self.events) > UNREAD
+        """Called in the worker's thread. Thoughts, whose arrays are parts of those of the whole batch, come as what is sent."""
+        told = sent("segment", shown(request.reasoner, event)) if isinstance(event, Thought) else event
+        if len(self.events) > UNREAD:
+            request.dropped = True
         try:
             self.loop.call_soon_threadsafe(self._put, request, told)
         except RuntimeError:  # the loop has ended, and with it whoever waited
             request.dropped = True
 
-    def _put(self, request: Request, event: Event | dict[str, Any]) -> None:
+    def _put(self, request: Request, event: Event | str) -> None:
         self.events.append((request, event))
         self.arrived.set()
 
-    async def next(self) -> tuple[Request, Solution | dict[str, Any]]:
-        """A solution, or what is shown of a thought. Raises HTTPException where there is no answer: the time is over, the client
+    async def next(self) -> tuple[Request, Solution | str]:
+        """A solution, or what is sent of a thought. Raises HTTPException where there is no answer: the time is over, the client
         is gone, or the worker has failed or ends."""
         while True:
             if (now := self.loop.time()) > self.looked + STILL_THERE:
@@ -136,9 +141,7 @@ class Inbox:
                     raise HTTPException(503 if isinstance(event, Ending) else 500, str(event))
                 return request, event
             if now > self.until:
-                raise HTTPException(
-                    504, "no answer in time; ask for fewer puzzles at once, or serve with a larger --timeout"
-                )
+                raise HTTPException(504, TOO_SLOW)
             self.arrived.clear()
             try:
                 await asyncio.wait_for(self.arrived.wait(), min(STILL_THERE, self.until - now) + 0.001)
@@ -180,36 +183,47 @@ class Service:
         self.reasoner(name)
 
         def one(puzzle: str) -> Request | ValueError:
+            if inbox.loop.time() > inbox.until:
+                raise HTTPException(504, TOO_SLOW)
             try:
                 return self.worker.read(name, puzzle, inbox.tell, watched)
             except ValueError as error:
                 return error
 
-        found = await asyncio.to_thread(lambda: [one(puzzle) for puzzle in puzzles])
+        try:
+            found = await asyncio.to_thread(lambda: [one(puzzle) for puzzle in puzzles])
+        except HTTPException as error:
+            self.metrics.puzzles.labels(name, ENDS[error.status_code]).inc(len(puzzles))
+            raise
         self.metrics.puzzles.labels(name, "refused").inc(sum(isinstance(each, ValueError) for each in found))
         return found
 
     async def answers(
         self, name: str, requests: list[Request], inbox: Inbox
-    ) -> AsyncIterator[tuple[Request, str, dict[str, Any]]]:
-        """What is told of them until each has its record: the request, "segment" or "solution", and what."""
+    ) -> AsyncIterator[tuple[Request, str | dict[str, Any]]]:
+        """What is told of them until each has its record: segments, as they are sent, and the record."""
         left = set(requests)
         try:
             try:
                 self.worker.ask(requests)
             except (Busy, Ending) as error:
                 raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
+            except ValueError as error:
+                raise HTTPException(422, str(error)) from None
             while left:
                 request, event = await inbox.next()
                 if isinstance(event, Solution):
                     left.remove(request)
                     seconds = time.perf_counter() - request.asked_at
                     self.metrics.answered(name, event, seconds)
-                    yield request, "solution", event.record() | {"seconds": round(seconds, 4)}
+                    yield request, event.record() | {"seconds": round(seconds, 4)}
                 else:
-                    yield request, "segment", event
+                    yield request, event
         except HTTPException as error:
             self.metrics.puzzles.labels(name, ENDS[error.status_code]).inc(len(left))
+            raise
+        except (asyncio.CancelledError, GeneratorExit):  # its stream was closed
+            self.metrics.puzzles.labels(name, ENDS[499]).inc(len(left))
             raise
         finally:
             for request in left:
@@ -254,7 +268,7 @@ def create_app(
             if isinstance(each, ValueError)
         }
         places = {each: place for place, each in enumerate(read) if isinstance(each, Request)}
-        async for request, _, record in service.answers(name, list(places), inbox):
+        async for request, record in service.answers(name, list(places), inbox):
             records[places[request]] = record
         return records[0] if ask.puzzles is None else {"answers": [records[place] for place in range(len(puzzles))]}
 
@@ -274,7 +288,7 @@ def create_app(
             told = first
             try:
                 while told:
-                    yield sent(*told[1:])
+                    yield told[1] if isinstance(told[1], str) else sent("solution", told[1])
                     told = await anext(answers, None)
             except HTTPException as error:
                 yield sent("error", {"error": error.detail})
@@ -289,12 +303,13 @@ def create_app(
         return {name: about(reasoner) for name, reasoner in worker.reasoners.items()}
 
     @app.get("/v1/example/{name}")
-    def example(name: str) -> dict[str, str]:
+    def example(name: str, response: Response) -> dict[str, str]:
         """A puzzle to try, drawn at random from the test rows of a built-in set."""
         task = service.reasoner(name).task
         sets = [own for own, (_, other) in BUILTIN.items() if (other.name, other.seq_len) == (task.name, task.seq_len)]
         if not sets:
             raise HTTPException(404, f"no examples of {task.name} of {task.seq_len} cells are built in")
+        response.headers["Cache-Control"] = "no-store"
         rows = test_rows(sets[0])
         return {"puzzle": task.format(task.decode(rows[np.random.default_rng().integers(len(rows))]))}
 
@@ -306,10 +321,11 @@ def create_app(
         return JSONResponse({"status": "ok" if alive else "ending", "version": __version__}, 200 if alive else 503)
 
     @app.get("/metrics", response_class=PlainTextResponse)
-    async def prometheus() -> str:
+    async def prometheus() -> Response:
         """For Prometheus."""
-        return generate_latest(service.metrics.registry).decode()
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
         return (resources.files("hrm.serve") / "page.html").read_text(encoding="utf-8")

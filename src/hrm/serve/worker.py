@@ -57,7 +57,7 @@ class Group:
     """The puzzles of one Reasoner that run, by their numbers in its batch."""
 
     batch: Batch
-    inside: dict[int, Request] = field(default_factory=dict)
+    inside: dict[int, Request]
 
     def show(self, thought: Thought) -> None:
         request = self.inside[thought.row]
@@ -115,11 +115,13 @@ class Worker:
         return Request(reasoner.read(puzzle), reasoner, tell, watched)
 
     def ask(self, requests: list[Request]) -> None:
-        """All of them wait for their turn, or none does: then Busy or Ending is raised."""
+        """All of them wait for their turn, or none does: Busy or Ending is raised, or ValueError for more than ever find room."""
         with self.changed:
             if not self.alive:
                 raise Ending("the service is ending")
             self.waiting = deque(request for request in self.waiting if not request.dropped)
+            if len(requests) > self.queue + self.places:
+                raise ValueError(f"{len(requests)} puzzles at once: {self.queue + self.places} at most are taken here")
             if len(self.waiting) + len(requests) > self.queue + self.places - self.running:
                 raise Busy(
                     f"{self.running} puzzles run and {len(self.waiting)} wait, {self.places} and {self.queue} may; "
@@ -160,19 +162,20 @@ class Worker:
             if not request.dropped:
                 entering[request.reasoner][next(self.numbers)] = request
         for reasoner in {**self.groups, **entering}:
-            if reasoner not in self.groups:
-                casts.enter_context(reasoner.model.cast_once())
-                self.groups[reasoner] = Group(reasoner.running())
-            group = self.groups[reasoner]
-            group.inside |= entering[reasoner]
+            inside = self.groups[reasoner].inside if reasoner in self.groups else {}
+            inside |= entering[reasoner]
             try:
-                self._turn(reasoner, group, entering[reasoner])
+                if reasoner not in self.groups:
+                    batch = reasoner.running()
+                    casts.enter_context(reasoner.model.cast_once())
+                    self.groups[reasoner] = Group(batch, inside)
+                self._turn(reasoner, self.groups[reasoner], entering[reasoner])
             except Exception as error:
                 logger.exception("a segment failed")
                 words = str(error).splitlines() or [repr(error)]
-                for request in group.inside.values():
+                for request in inside.values():
                     request.tell(request, Failed(f"the model failed: {words[0]}"))
-                self.groups[reasoner] = Group(reasoner.running())
+                self.groups.pop(reasoner, None)  # the next puzzle makes it anew
 
     def _turn(self, reasoner: Reasoner, group: Group, entering: dict[int, Request]) -> None:
         """Who is not waited for leaves, who comes enters, and all of them run a segment."""
