@@ -10,7 +10,7 @@ from conftest import TRM, batch_for, tiny
 from hrm.checkpoint import save_reference
 from hrm.config import ModelConfig, Recipe, load_recipe, recipe_names
 from hrm.layers import SHORT, RotaryPositions, attended, rms_norm, trunc_normal_
-from hrm.model import HRM
+from hrm.model import HRM, machine_dtype
 from hrm.tasks.sudoku import Sudoku
 
 KINDS = {
@@ -148,6 +148,11 @@ def test_bfloat16_states_and_float32_master_weights():
     model, _, _, (z_H, _), out = run(tiny(forward_dtype="bfloat16"))
     assert z_H.dtype == out.logits.dtype == torch.bfloat16 and out.q_halt.dtype == torch.float32
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_model_of_no_forward_dtype_takes_the_machines():
+    model = HRM(tiny(forward_dtype="auto"))
+    assert model.config.forward_dtype == machine_dtype("cpu") and model.dtype == getattr(torch, machine_dtype("cpu"))
 
 
 def test_q_starts_near_never_halting():

@@ -54,6 +54,8 @@ class HRM(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        if config.forward_dtype == "auto":
+            config = config.model_copy(update={"forward_dtype": machine_dtype(torch.get_default_device().type)})
         self.config = config
         self.dtype = getattr(torch, config.forward_dtype)
         self.compiled = False
