@@ -904,7 +904,7 @@ def data_build(
         int | None,
         typer.Option(
             min=1,
-            help="side of the grid: Sudoku 4, 6, 9 (default), 12, 16, 20 or 25; maze any, 64 where generated, 30; ARC canvas, 30",
+            help="side of the grid: Sudoku 4, 6, 9 (default), 12, 16, 20 or 25; maze any, generated to 64 (30); ARC canvas (30)",
         ),
     ] = None,
     min_path: Annotated[int | None, typer.Option(min=2, help="mazes: cells of the shortest path, at least")] = None,

@@ -29,9 +29,11 @@ class Look:
         generator = self._generator(0)
         random_start = number and model.config.initial_state == "random"
         self.start = model.initial_state(1, generator if random_start else None)
-        sizes = model.config.seq_len, model.config.vocab_size
-        plain = Symmetry(*(torch.arange(size, device=self.device)[None] for size in sizes))
-        self.symmetry = task.draw_symmetry(1, generator) if number else plain
+        if number:
+            self.symmetry = task.draw_symmetry(1, generator)
+        else:
+            sizes = model.config.seq_len, model.config.vocab_size
+            self.symmetry = Symmetry(*(torch.arange(size, device=self.device)[None] for size in sizes))
         self.back = self.symmetry.inverse()
 
     def _generator(self, segment: int) -> torch.Generator:

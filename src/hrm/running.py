@@ -214,8 +214,8 @@ class Looks:
         return len(self.courses)
 
     def enter(self, numbers: Sequence[int], tokens: np.ndarray, names: np.ndarray) -> None:
-        pinned = (tokens == self.reasoner.task.blank).any(1)
-        most = self.reasoner.passes + self.reasoner.pins * pinned
+        open_ = (tokens == self.reasoner.task.blank).any(1)  # else there is no cell to pin
+        most = self.reasoner.passes + self.reasoner.pins * open_
         self.courses |= zip(numbers, map(Course, tokens, names.tolist(), most.tolist()), strict=True)
         self._look(numbers)
 

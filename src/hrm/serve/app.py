@@ -195,7 +195,7 @@ class Service:
         except HTTPException as error:
             self.metrics.puzzles.labels(name, ENDS[error.status_code]).inc(len(puzzles))
             raise
-        self.metrics.puzzles.labels(name, "refused").inc(sum(isinstance(each, ValueError) for each in found))
+        self.metrics.puzzles.labels(name, ENDS[422]).inc(sum(isinstance(each, ValueError) for each in found))
         return found
 
     async def answers(
