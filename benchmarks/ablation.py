@@ -1,10 +1,11 @@
 """What mattered: variants of a recipe, each trained for the same wall time, compared on validation rows.
 
     python benchmarks/ablation.py candidates-sudoku-1k --minutes 5 [--data FOLDER] [--only NAME …] [--rows 256]
-        [--passes 32] [--seed 0]
+        [--passes 32] [--seed 0] [--set KEY=VALUE …]
 
 The speeds of all variants are measured first, one after another, for nothing else should run beside that; then each gets as
-many steps as take the time allowed (compiling and evaluating left out), with the whole schedule inside them. Counted are
+many steps as take the time allowed (compiling and evaluating left out), with the whole schedule inside them. --set holds for all
+variants, to make a large recipe small. Counted are
 exact@1, one pass, what of that passes the puzzle's rules, and selected@k, up to --passes passes with the answer chosen by the
 model's own signals, on the first --rows validation rows; no test row is read.
 """
@@ -58,6 +59,15 @@ VARIANTS: dict[str, list[str]] = {
     "AdamW": ["optimizer=adamw"],
     "rates tripled": ["muon_lr=0.01", "lr=6e-3"],
     "no running mean": ["ema=null"],
+    "no loss of the rules": ["constraint_weight=0"],
+    "not told its answer": ["arch.feedback=false"],
+    "told its answer as it is": ["feedback_noise=0"],
+    "queries and keys of any length": ["arch.qk_norm=false"],
+    "places by 2-D RoPE": ["arch.pos_encodings=rope2d"],
+    "places learned one by one": ["arch.pos_encodings=learned"],
+    "deeper as it goes": ["depth_schedule=[[0,1],[0.3,2],[0.6,3]]"],
+    "halting by Q-learning": ["arch.halting=q_learning"],
+    "one segment, no deep supervision": ["arch.halt_max_steps=1"],
     "slow attention above conv": ["arch.H_mixer=attention", "arch.pos_encodings=rope2d", "arch.num_heads=4"],
     "MLP over positions, width 128": [
         *("arch.mixer=mlp", "arch.pos_encodings=learned", "arch.hidden_size=128", "augment=true"),
@@ -80,10 +90,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--passes", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     asked = parser.parse_args()
     chosen = {}
     for name in asked.only or VARIANTS:
-        chosen[name] = [*VARIANTS[name], f"seed={asked.seed}", "test_at_end=false", "eval_every=null", "steps=1000000"]
+        common = [f"seed={asked.seed}", "test_at_end=false", "eval_every=null", "steps=1000000", *asked.set]
+        chosen[name] = [*common, *VARIANTS[name]]
         if asked.data:
             chosen[name].append(f"data_path={asked.data}")
     rates = {name: speed(asked.recipe, overrides) for name, overrides in chosen.items()}

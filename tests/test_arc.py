@@ -361,7 +361,26 @@ def test_batches_of_a_table_are_augmented_examples_with_their_identifiers(tmp_pa
                 if r + max(a.shape[0], b.shape[0]) <= 30 and c + max(a.shape[1], b.shape[1]) <= 30
             ]
             assert any(held)
-    assert len(seen) > 30 and 96 < moved < 160  # two in three of 192 are moved
+    assert len(seen) > 30 and 48 < moved < 192
+
+
+def test_a_visit_to_a_table_takes_one_identifier_and_leaves_one_example_in_place(tmp_path):
+    build_arc(source=source_of(tmp_path / "s", TRAINING, EVALUATION), out=tmp_path / "d", num_aug=20)
+    split = load_split(str(tmp_path / "d"), "train")
+    sampler = DeviceSampler(split, batch_size=len(split.inputs), seed=1)
+    task_of = np.repeat(np.arange(len(split.puzzle_identifiers)), np.diff(split.table_indices))
+    drawn = set()
+    for epoch in range(20):
+        batch = sampler.batch(epoch)
+        numbers = batch["puzzle_identifiers"].numpy()
+        drawn.add(tuple(sorted(set(numbers))))
+        grids = (batch["inputs"] >= 2).view(-1, 30, 30)
+        stays = grids[:, 0].any(1) & grids[:, :, 0].any(1)
+        for task in set(task_of):
+            mine = task_of[numbers - 1] == task
+            assert mine.sum() == np.diff(split.puzzle_indices)[task] and len(set(numbers[mine])) == 1
+            assert 1 <= stays.numpy()[mine].sum() < max(2, mine.sum())
+    assert len(drawn) == 20
 
 
 def test_small_canvases_hold_small_tasks(tmp_path):
@@ -487,6 +506,7 @@ def test_tests_without_a_known_answer_are_asked_and_not_scored(tmp_path):
         report, document = evaluate_arc([Oracle(EVALUATION, names, 0.0)], split, names, split.puzzle_identifiers[1:])
         assert report["untrained_tasks"] == 1
         assert scored.items() <= report.items() and ("whole_task" in report) == bool(scored)
+        assert report.get("right_tasks") == (["b0"] if scored else None) and report["most_votes"] <= 3
         given = {name: [entry["attempt_1"] for entry in entries] for name, entries in document.items()}
         assert given == answers
     with pytest.raises(ValueError, match="no rows with a known answer"):
@@ -501,7 +521,7 @@ def test_tests_without_a_known_answer_are_asked_and_not_scored(tmp_path):
 class Oracle:
     """Stands in for a Reasoner: knows the answers, and is wrong for the augmentations it is told."""
 
-    task = Arc()
+    task, halt, max_segments = Arc(), "never", 1
 
     def __init__(self, tasks: list[ArcTask], identifiers: list[str], wrong: float):
         self.tasks, self.identifiers, self.wrong, self.asked = {t.name: t for t in tasks}, identifiers, wrong, 0

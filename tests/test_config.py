@@ -36,6 +36,9 @@ def test_papers_settings_are_in_the_recipe():
         ("arch.num_heads=7", "not a multiple of num_heads=7"),
         ("epochs=null", "either epochs or steps"),
         ("random_H_cycles=[5,2]", "smallest, largest"),
+        ("depth_schedule=[[0.2,1]]", "must begin at 0"),
+        ("depth_schedule=[[0,1],[0.5,2],[0.3,3]]", "rising shares"),
+        ("feedback_noise=0.5", "only for arch.feedback=true"),
         ("arch=3", "arch"),
         ("justtext", "write key=value"),
         ("=3", "write key=value"),
@@ -72,6 +75,13 @@ def test_a_recipe_told_in_full_is_that_recipe(name, tmp_path):
     for line, before in zip(text.splitlines()[1:], text.splitlines(), strict=False):
         key = line.strip().split(":")[0]
         assert key not in keys or before.strip().startswith("#"), f"{key} has no words"
+
+
+def test_what_needs_rows_and_columns_or_one_depth_says_so():
+    with pytest.raises(ValueError, match="needs rows, columns and boxes; task=maze has none"):
+        load_recipe("maze-15x15", ["constraint_weight=0.3"])
+    with pytest.raises(ValueError, match="both say how deep"):
+        load_recipe("sudoku-cpu", ["depth_schedule=[[0,1]]"])
 
 
 @pytest.mark.parametrize("override", ["test_at_end=true", "eval_every=100"])

@@ -1,11 +1,21 @@
 """Cross-entropies against other formulas, and the segment loss against sums written out."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import batch_for, tiny
 
-from hrm.losses import IGNORE, log_stablemax, segment_loss, softmax_cross_entropy, stablemax_cross_entropy
+from hrm.losses import (
+    IGNORE,
+    Constraints,
+    deduction_loss,
+    log_stablemax,
+    segment_loss,
+    softmax_cross_entropy,
+    stablemax_cross_entropy,
+)
 from hrm.model import Output
 
 
@@ -82,3 +92,37 @@ def test_fixed_halting_has_no_q_loss():
         q_loss_weight=0.5,
     )
     assert loss == sums["lm_loss"] and "q_halt_loss" not in sums
+
+
+def test_the_loss_of_the_rules_is_how_far_each_value_is_from_once_in_each_unit():
+    right = torch.tensor([(3 * (r % 2) + r // 2 + c) % 6 for r in range(6) for c in range(6)])  # boxes of 2x3
+    wrong = right.clone()
+    wrong[0] = wrong[1]  # one value twice, one never, in a row, a column and a box
+    logits = 50.0 * F.one_hot(torch.stack((right, wrong)) + 2, 8)
+    logits = torch.cat((logits, torch.zeros(1, 36, 8)))  # the third row knows nothing: each value 6/8 times
+    logits = logits.requires_grad_()
+    loss = Constraints(0.5, (2, 3)).loss(logits)
+    torch.testing.assert_close(loss, 0.5 * torch.tensor([0.0, 6 / (3 * 6 * 6), (6 / 8 - 1) ** 2]))
+    loss.sum().backward()
+    assert torch.isfinite(logits.grad).all() and logits.grad[2].abs().sum() > 0
+
+
+@pytest.mark.parametrize("carry", ["latent", "candidates"])
+def test_the_rules_are_graded_beside_the_cells(carry):
+    labels = torch.tensor([[(3 * (r % 2) + r // 2 + c) % 6 + 2 for r in range(6) for c in range(6)]] * 2)
+    out = Output(torch.randn(2, 36, 8), torch.zeros(2), torch.zeros(2))
+    common = dict(halted=torch.ones(2).bool(), steps=torch.ones(2), q_loss_weight=0.0)
+    standing = torch.tensor([True, False])
+    if carry == "latent":
+        grade = partial(
+            segment_loss, out, labels, cross_entropy="softmax_cross_entropy", halting="fixed", target_q_continue=None
+        )
+    else:
+        grade = partial(deduction_loss, [out], labels, open_cells=torch.ones(2, 36), standing=standing)
+    rules = Constraints(0.3, (2, 3))
+    plain, told = grade(**common), grade(**common, constraints=rules)
+    extra = rules.loss(out.logits)
+    expected = extra.sum() if carry == "latent" else extra[0]  # a solution that has fallen breaks no rule that matters
+    torch.testing.assert_close(told[0] - plain[0], expected)
+    torch.testing.assert_close(told[1]["constraint_loss"], expected)
+    assert "constraint_loss" not in plain[1]

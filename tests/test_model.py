@@ -11,7 +11,7 @@ from hrm.checkpoint import save_reference
 from hrm.config import ModelConfig, Recipe, load_recipe, recipe_names
 from hrm.layers import SHORT, RotaryPositions, attended, rms_norm, trunc_normal_
 from hrm.model import HRM, machine_dtype
-from hrm.tasks.sudoku import Sudoku
+from hrm.tasks.sudoku import Sudoku, geometry
 
 KINDS = {
     "hrm": {},
@@ -20,6 +20,7 @@ KINDS = {
     "learned": {"pos_encodings": "learned"},
     "rope2d": {"pos_encodings": "rope2d"},
     "none": {"pos_encodings": "none"},
+    "told-its-answer": {"pos_encodings": "units", "box": (2, 2), "qk_norm": True, "feedback": True},
     "no-puzzle-embedding": {"puzzle_emb_ndim": 0},
     "scratch-position": {"puzzle_emb_ndim": 0, "puzzle_emb_len": 2},
     "wide-puzzle-embedding": {"puzzle_emb_ndim": 40},
@@ -144,6 +145,53 @@ def test_rope2d_gives_rows_and_columns_their_own_frequencies_and_leaves_the_pref
     assert torch.equal(cells[0, :, 4:8], cells[3, :, 4:8]) and not torch.equal(cells[:, 0, 4:8], cells[:, 3, 4:8])
 
 
+def test_a_place_is_the_sum_of_its_row_its_column_and_its_box():
+    config = tiny(pos_encodings="units", box=(2, 3), seq_len=36, vocab_size=8)
+    positions = HRM(config).embed_pos
+    rows, columns, boxes = positions.embedding_weight.detach().split(6)
+    nothing = torch.zeros(1, config.prefix_len + 36, 16)
+    placed = positions.embed(nothing)[0, config.prefix_len :]
+    for number, units in enumerate(geometry(2, 3).units):
+        assert all(number % 6 == (cell // 6, cell % 6)[number // 6] for cell in units if number < 12)
+    for cell, (row, column) in enumerate((r, c) for r in range(6) for c in range(6)):
+        box = next(k for k, unit in enumerate(geometry(2, 3).units[12:]) if cell in unit)
+        torch.testing.assert_close(placed[cell], 0.5 * (rows[row] + columns[column] + boxes[box]))
+    assert not positions.embed(nothing)[0, : config.prefix_len].any()
+
+
+def test_with_qk_norm_only_the_directions_of_queries_and_keys_count():
+    found = {}
+    for normed in (False, True):
+        torch.manual_seed(0)
+        model = HRM(tiny(qk_norm=normed))
+        for scale in (1.0, 5.0):
+            with torch.no_grad():
+                model.L_level.layers[0].self_attn.qkv_proj.weight[:32] *= scale  # queries and keys
+            found[normed, scale] = run_of(model)
+    torch.testing.assert_close(found[True, 1.0], found[True, 5.0], rtol=1e-3, atol=1e-4)
+    assert (found[False, 1.0] - found[False, 5.0]).abs().max() > 0.01
+
+
+def run_of(model: HRM, told: torch.Tensor | None = None) -> torch.Tensor:
+    return model(model.initial_state(4), *inputs_of(model), told=told)[1].logits.detach()
+
+
+def test_with_feedback_a_segment_is_told_what_its_state_decodes_to():
+    model = HRM(tiny(feedback=True))
+    told = torch.randint(6, (4, 16))
+    assert torch.equal(run_of(model, told), run_of(model))  # at first nothing is heard of it
+    torch.nn.init.normal_(model.embed_answer.embedding_weight)
+    decoded = model.decoded(model.initial_state(4))
+    assert torch.equal(run_of(model, decoded), run_of(model)) and not torch.equal(run_of(model, told), run_of(model))
+    state, out = model(model.initial_state(4), *inputs_of(model))
+    assert torch.equal(model.decoded(state), out.logits.argmax(-1))
+
+
+def inputs_of(model: HRM) -> tuple[torch.Tensor, torch.Tensor]:
+    batch = batch_for(model.config)
+    return batch["inputs"], model.puzzle_rows(batch["puzzle_identifiers"])
+
+
 def test_bfloat16_states_and_float32_master_weights():
     model, _, _, (z_H, _), out = run(tiny(forward_dtype="bfloat16"))
     assert z_H.dtype == out.logits.dtype == torch.bfloat16 and out.q_halt.dtype == torch.float32
@@ -188,6 +236,9 @@ def test_parameter_counts_are_the_references():
         ({"mixer": "mlp"}, "no attention to rotate"),
         ({"pos_encodings": "rope2d", "seq_len": 15}, "square grid"),
         ({"puzzle_emb_ndim": 40, "puzzle_emb_len": 1}, "does not fit"),
+        ({"pos_encodings": "units"}, "units needs a puzzle with rows, columns and boxes"),
+        ({"mixer": "mlp", "pos_encodings": "none", "qk_norm": True}, "mixer=mlp has no queries"),
+        ({"feedback": True, "carry": "candidates", "halting": "halt_only"}, "feedback=true needs carry=latent"),
         ({"H_mixer": "conv"}, "mixer=conv knows no places: use puzzle_emb_ndim=0"),
         ({"H_mixer": "conv", "levels": "shared", "H_layers": 0}, "only for levels=separate"),
     ],

@@ -20,7 +20,7 @@ from hrm.arc_data import build_arc
 from hrm.building import build
 from hrm.config import load_recipe, recipe_names
 from hrm.data import load_split
-from hrm.train import NonFinite, Trainer, train
+from hrm.train import NonFinite, Ranks, Trainer, train
 
 ARCH = {
     "hidden_size": 16,
@@ -65,6 +65,13 @@ KINDS = {
         "augment": "false",
     },
     "both": {"arch.carry": "both", "arch.forward_dtype": "bfloat16"},
+    "told": {
+        "arch.feedback": "true",
+        "arch.qk_norm": "true",
+        "arch.pos_encodings": "units",
+        "constraint_weight": 0.3,
+        "depth_schedule": "[[0,1],[0.4,2]]",
+    },
     "adamw": {
         "optimizer": "adamw",
         "arch.forward_dtype": "bfloat16",
@@ -116,6 +123,22 @@ def test_in_pieces_is_bit_for_bit_in_one_stretch(kind, tmp_path):
         [{k: v for k, v in line.items() if k.startswith("eval")} for line in log if "eval/rows" in line] for log in logs
     ]
     assert evals[0] == evals[1]
+
+
+def test_depth_follows_its_schedule_of_the_whole_run(tmp_path):
+    changes = {"steps": 10, "depth_schedule": "[[0,1],[0.25,2],[0.9,4]]"}
+    trainer = Trainer(recipe(**changes), tmp_path, Ranks(), lambda step, metrics: None)
+    depths = []
+    for trainer.step in range(1, 11):
+        depths.append(trainer._depth(0))
+    assert depths == [1] * 3 + [2] * 6 + [4]
+
+
+def test_a_run_is_told_wrong_cells_at_random_and_says_how_far_its_rules_are_broken(tmp_path):
+    found = [train(recipe(**KINDS["told"], feedback_noise=n), runs=tmp_path / str(n)).folder for n in (0, 0.3)]
+    assert all("train/constraint_loss" in metric_lines(folder)[0] for folder in found)
+    heard = [fingerprint(folder / "step_24")["weights/embed_answer.embedding_weight"] for folder in found]
+    assert heard[0].any() and not torch.equal(*heard)
 
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")

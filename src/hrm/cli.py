@@ -242,19 +242,18 @@ def solve_arc(
     options: dict[str, Any],
 ) -> int:
     """One ARC task: demonstrations, and two attempts at each test input; exit code 1 if a known answer is missed."""
-    import numpy as np
     from rich.console import Console
 
     from .display import arc_row
     from .fitting import fit
     from .reasoner import Reasoner
     from .tasks.arc import read_tasks
-    from .voting import ATTEMPTS, Asked, right_at, submission, vote
+    from .voting import Asked, in_rows, rights, submission, vote
 
     tasks = [task for part in read_tasks(file).values() for task in part]
     if len(tasks) != 1:
         raise ValueError(f"{file}: {len(tasks)} tasks in it; hrm solve arc takes one TASK.json")
-    (task,), console = tasks, Console(highlight=False, stderr=output != "text")
+    (task,), console = tasks, Console(highlight=False, markup=False, stderr=output != "text")
     reasoner = Reasoner(found.model, "arc", **options)
     known = trained_identifiers(found, data, task)
     if known is None:
@@ -263,6 +262,7 @@ def solve_arc(
             def tell(step: int, seconds: float, loss: float) -> None:
                 status.update(f"fitting: step {step}, {seconds:.0f} of {fitting['seconds']:.0f} s, loss {loss:.3f}")
 
+            fitting |= {"loss_type": found.card.get("loss_type", "softmax_cross_entropy")}
             fitted = fit(found.model, task, report=tell, **fitting)
         reasoner, asked = Reasoner(fitted.model, "arc", **options), Asked(task, fitted.table, 1)
         what = "all weights were" if fitting["everything"] else "a puzzle embedding was"
@@ -277,18 +277,7 @@ def solve_arc(
         asked = Asked(task, *known)
         console.print(f"{task.name} was trained on, under {len(known[0])} identifiers")
     ballots = vote([reasoner], [asked], votes)
-    rows = [[(f"demonstration {k}", pair.input), ("gives", pair.output)] for k, pair in enumerate(task.demos, 1)]
-    missed = False
-    for number, pair in enumerate(task.tests):
-        ballot = ballots[task.name, number]
-        row = [(f"test {number + 1}", pair.input)]
-        for k, (grid, cast, confidence) in enumerate(ballot.ranking()[:ATTEMPTS], 1):
-            mark = "" if pair.output is None else (", wrong", ", right")[np.array_equal(grid, pair.output)]
-            row.append((f"attempt {k}: {cast} of {ballot.cast} votes, {confidence:.2f}{mark}", grid))
-        if not ballot.cast:
-            row.append(("no attempt: no answer held a grid", np.zeros((0, 0), np.uint8)))
-        missed |= pair.output is not None and not right_at(ballot, pair.output, ATTEMPTS)
-        rows.append(row)
+    rows = in_rows(task, ballots)
     if png:
         from .pictures import save_arc
 
@@ -298,7 +287,7 @@ def solve_arc(
     else:
         for row in rows:
             console.print(arc_row(row, console.width, plain=not console.is_terminal))
-    return int(missed)
+    return int(not all(rights(task, ballots)))
 
 
 def trained_identifiers(found: Any, data: Path | None, task: Any) -> tuple[Any, int] | None:

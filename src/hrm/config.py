@@ -40,9 +40,13 @@ class Arch(Closed):
     four neighbours on a square grid."""
     H_mixer: Literal["attention", "mlp", "conv"] | None = None
     """The slow module's where it is another: it may hear all cells above a fast one that hears its neighbours."""
-    pos_encodings: Literal["rope", "rope2d", "learned", "none"] = "rope"
+    pos_encodings: Literal["rope", "rope2d", "learned", "units", "none"] = "rope"
     """How attention knows places: turned along the line of cells (HRM), along rows and columns, by a learned
-    vector, or not at all."""
+    vector of each place, by learned ones of its row, column and box, or not at all."""
+    qk_norm: bool = False
+    """Attention compares directions: queries and keys of every head are scaled to one length before they are turned."""
+    feedback: bool = False
+    """A segment is told the answer so far as well as the question: what z_H decodes to, without gradient, is embedded too."""
     carry: Literal["latent", "candidates", "both"] = "latent"
     """What goes from segment to segment. latent: the states z_H and z_L (HRM). candidates: which values still stand in
     each cell, and nothing else; the states start afresh, and Q_halt says whether the solution still stands. both: the
@@ -121,6 +125,11 @@ class Arch(Closed):
         return self.mixers <= {"groups", "conv"}
 
     @property
+    def needs_box(self) -> bool:
+        """The network knows rows, columns and boxes."""
+        return self.mixer == "groups" or self.pos_encodings == "units"
+
+    @property
     def doubts(self) -> bool:
         """Q is what any of the positions doubts, not what the first one says."""
         return self.local or self.deduces
@@ -177,6 +186,12 @@ class Arch(Closed):
                 raise ValueError(f"{self.pos_encodings} needs hidden_size/num_heads in multiples of {step}")
         elif self.pos_encodings in ("rope", "rope2d"):
             raise ValueError(f"mixer={self.mixer} has no attention to rotate: use pos_encodings=none or learned")
+        if self.qk_norm and "attention" not in self.mixers:
+            raise ValueError(f"qk_norm=true: mixer={self.mixer} has no queries and keys")
+        if self.feedback and (self.deduces or self.mixer == "groups"):
+            raise ValueError(
+                "feedback=true needs carry=latent and a position for each cell: not candidates, not mixer=groups"
+            )
         if (self.local and self.pos_encodings != "none") or (self.mixers & {"groups", "conv"} and self.prefix_len):
             place = "pos_encodings=none, " * self.local + "puzzle_emb_ndim=0, puzzle_emb_len=0"
             raise ValueError(f"mixer={(self.mixers & {'groups', 'conv'}).pop()} knows no places: use {place}")
@@ -203,7 +218,8 @@ class ModelConfig(Arch):
     seq_len: Positive
     num_puzzle_identifiers: Positive = 1
     box: tuple[Positive, Positive] | None = None
-    """Rows and columns of a box, for a puzzle whose rows, columns and boxes hold every value once."""
+    """Rows and columns of a box, for a puzzle whose rows, columns and boxes hold every value once; None where the network
+    does not use them."""
 
     @property
     def side(self) -> int:
@@ -212,9 +228,10 @@ class ModelConfig(Arch):
 
     @model_validator(mode="after")
     def _grid(self) -> "ModelConfig":
-        if self.mixer == "groups":
+        if self.needs_box:
             if self.box is None:
-                raise ValueError("mixer=groups needs a puzzle with rows, columns and boxes; this task has none")
+                what = "mixer=groups" if self.mixer == "groups" else "pos_encodings=units"
+                raise ValueError(f"{what} needs a puzzle with rows, columns and boxes; this task has none")
             if self.seq_len != math.prod(self.box) ** 2 or self.vocab_size <= self.side:
                 raise ValueError(f"boxes of {self.box} do not fit {self.seq_len} cells and {self.vocab_size} tokens")
         square = self.side**2 == self.seq_len
@@ -255,8 +272,15 @@ class Recipe(Closed):
     """stablemax (HRM, TRM) or softmax before the cross-entropy of the cells."""
     q_loss_weight: float = Field(0.5, ge=0)
     """Of the loss of Q beside that of the cells."""
+    constraint_weight: float = Field(0.0, ge=0)
+    """Sudoku: of a loss by which every row, column and box shall expect each value once, beside that of the cells."""
+    feedback_noise: Share = 0.3
+    """With arch.feedback: largest share of the cells told that are replaced at random in training; each row draws its own."""
     random_H_cycles: tuple[Positive, Positive] | None = None
     """Draw the number of H cycles of each training segment uniformly from this range (both ends included)."""
+    depth_schedule: tuple[tuple[Annotated[float, Field(ge=0, lt=1)], Positive], ...] = ()
+    """H cycles of a training segment, each from a share of the run on: [[0, 1], [0.3, 2], [0.6, 3]]; inference runs
+    arch.H_cycles. Empty: as many throughout."""
 
     global_batch_size: Positive = 768
     """Puzzles that run a segment together in a step, of all processes."""
@@ -349,10 +373,12 @@ class Recipe(Closed):
             raise ValueError(f"relabel={self.relabel}: only mazes are labelled anew; task={self.task} is not")
         if self.reclue and self.task != "sudoku":
             raise ValueError(f"reclue={self.reclue}: only Sudokus are given other clues; task={self.task} is not")
-        if self.arch.deduces and self.task != "sudoku":
+        if self.constraint_weight and self.task != "sudoku":
             raise ValueError(
-                f"carry={self.arch.carry} needs a puzzle with rows, columns and boxes; task={self.task} has none"
+                f"constraint_weight={self.constraint_weight} needs rows, columns and boxes; task={self.task} has none"
             )
+        if self.arch.deduces and self.task != "sudoku":
+            raise ValueError(f"carry={self.arch.carry} needs rows, columns and boxes; task={self.task} has none")
         if self.lr_schedule == "linear_decay" and self.lr_min_ratio == 1:
             raise ValueError("lr_schedule=linear_decay would not decay: set lr_min_ratio below 1, the share it ends at")
         if self.start_hints + self.start_wrong > 1:
@@ -361,6 +387,13 @@ class Recipe(Closed):
             )
         if self.random_H_cycles and self.random_H_cycles[0] > self.random_H_cycles[1]:
             raise ValueError(f"random_H_cycles={list(self.random_H_cycles)} must be [smallest, largest]")
+        starts = [start for start, _ in self.depth_schedule]
+        if starts and (starts[0] or sorted(set(starts)) != starts):
+            raise ValueError(
+                "depth_schedule must begin at 0 and go on with rising shares of the run: [[0, 1], [0.3, 2]]"
+            )
+        if starts and self.random_H_cycles:
+            raise ValueError("depth_schedule and random_H_cycles both say how deep a segment runs: give one")
         return self
 
     def total_steps(self, examples_per_epoch: float) -> int:
@@ -429,6 +462,7 @@ ONLY_WITH: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
         ("start_hints", "start_wrong", "arch.patience", "arch.rule_out_below", "arch.rule_out_below_eval"),
         ("a carry with candidates", lambda recipe: recipe.arch.deduces),
     ),
+    "feedback_noise": ("arch.feedback=true", lambda recipe: recipe.arch.feedback),
 }
 """Keys that only matter where others are set so; given by hand elsewhere they are refused. (A recipe may hold them idle.)"""
 

@@ -202,7 +202,8 @@ def split_of_grids(task: Task, puzzles: np.ndarray, answers: np.ndarray, groups:
 def finished_split(arrays: dict[str, np.ndarray], metadata: Metadata) -> Split:
     digest = hashlib.sha256()
     for name in arrays:
-        digest.update(name.encode() + arrays[name].tobytes())
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8))
     return Split(**arrays, metadata=metadata, hash=digest.hexdigest())
 
 
@@ -266,7 +267,7 @@ def loaded_table(folder: Path, metadata: Metadata, parts: list[dict[str, np.ndar
     if not (folder / f"{name}__table.npy").is_file():
         return {}
     table, starts = (load_array(folder / f"{name}__{field}.npy") for field in TABLE_FIELDS)
-    puzzles = parts[0]["puzzle_identifiers"]
+    puzzles, starts = parts[0]["puzzle_identifiers"], starts.astype(np.int64)  # of unsigned ones a difference wraps
     good = len(parts) == 1 and table.ndim == 2 and table.shape[1:] == (11,) and table.dtype == np.uint8
     good = good and starts.shape == (len(puzzles) + 1,) and starts[0] == 0 and starts[-1] == len(table)
     good = good and (np.diff(starts) > 0).all() and table[:, 0].max() < 8

@@ -95,10 +95,12 @@ def fit(
 
 
 def with_fresh_identifiers(model: HRM, count: int) -> HRM:
-    """A copy whose table holds the blank row and `count` rows at the mean of the trained ones."""
+    """A copy whose table holds the blank row and `count` rows at the mean of the trained ones: those that are not zero."""
     trained = model.state_dict()
     old = trained["puzzle_emb.weights"]
-    trained["puzzle_emb.weights"] = torch.cat((old[:1], old[1:].mean(0, keepdim=True).expand(count, -1)))
+    known = old[1:][old[1:].any(1)]
+    middle = known.mean(0) if len(known) else old[0]
+    trained["puzzle_emb.weights"] = torch.cat((old[:1], middle.expand(count, -1)))
     fresh = HRM(model.config.model_copy(update={"num_puzzle_identifiers": count + 1})).to(old.device)
     fresh.load_state_dict(trained)
     return fresh

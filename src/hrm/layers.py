@@ -90,6 +90,22 @@ class LearnedPositions(NoPositions):
         return 0.707106781 * (embedding + self.embedding_weight.to(embedding.dtype))
 
 
+class UnitPositions(LearnedPositions):
+    """A place is the sum of its row's, its column's and its box's vector."""
+
+    def __init__(self, width: int, side: int, box: tuple[int, int], prefix: int):
+        super().__init__(3 * side, width)
+        self.prefix = prefix
+        row, column = torch.arange(side)[:, None], torch.arange(side)
+        of_box = row // box[0] * (side // box[1]) + column // box[1]
+        units = torch.stack((row.expand(side, side), side + column.expand(side, side), 2 * side + of_box))
+        self.register_buffer("units", units.flatten(1), persistent=False)  # (3, S)
+
+    def embed(self, embedding: Tensor) -> Tensor:
+        places = self.embedding_weight.to(embedding.dtype)[self.units].sum(0)
+        return 0.5 * (embedding + F.pad(places, (0, 0, self.prefix, 0)))  # the variance of one of the four
+
+
 class RotaryPositions(NoPositions):
     """RoPE in the half-split form. `coordinates` (axes, P + S): the head's frequencies are shared out among the axes."""
 
@@ -111,6 +127,8 @@ def make_positions(config: ModelConfig) -> NoPositions:
     head_dim = config.hidden_size // config.num_heads
     if config.pos_encodings == "learned":
         return LearnedPositions(length, config.hidden_size)
+    if config.pos_encodings == "units":
+        return UnitPositions(config.hidden_size, config.side, config.box, config.prefix_len)
     if config.pos_encodings == "rope":
         return RotaryPositions(torch.arange(length, dtype=torch.float32)[None], head_dim, config.rope_theta)
     if config.pos_encodings == "rope2d":
@@ -146,14 +164,17 @@ class SwiGLU(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, width: int, heads: int):
+    def __init__(self, config: ModelConfig):
         super().__init__()
-        self.heads = heads
+        width, self.heads = config.hidden_size, config.num_heads
+        self.qk_norm, self.eps = config.qk_norm, config.rms_norm_eps
         self.qkv_proj = CastedLinear(width, 3 * width)
         self.o_proj = CastedLinear(width, width)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
         q, k, v = self.qkv_proj(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # each (B, P + S, heads, head_dim)
+        if self.qk_norm:
+            q, k = rms_norm(q, self.eps), rms_norm(k, self.eps)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         mixed = attended(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
@@ -178,7 +199,7 @@ class AttentionBlock(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.eps = config.rms_norm_eps
-        self.self_attn = Attention(config.hidden_size, config.num_heads)
+        self.self_attn = Attention(config)
         self.mlp = SwiGLU(config.hidden_size, config.expansion, config.mlp_round_to)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:

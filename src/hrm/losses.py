@@ -4,6 +4,8 @@ The loss is a sum over the batch (the caller divides by the global batch size), 
 processes weigh right. All of it runs in float32: the reference's float64 is not needed and does not exist on MPS.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -49,6 +51,26 @@ def correct_cells(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tenso
     return right / count.clamp(min=1), right == count, count
 
 
+class Constraints(NamedTuple):
+    """A loss of the puzzle's rules: its weight, and rows and columns of a box."""
+
+    weight: float
+    box: tuple[int, int]
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """Weighted, of each row of a batch (B,): the mean squared distance from 1 of how often a row, column or box expects a
+        value, for logits (B, S, V) whose last tokens are the values."""
+        high, wide = self.box
+        n = high * wide
+        chances = (
+            logits.float().softmax(-1)[..., -n:].unflatten(1, (wide, high, high, wide))
+        )  # (B, S, n) as rows of boxes
+        expected = torch.stack(
+            (chances.sum((3, 4)).flatten(1, 2), chances.sum((1, 2)).flatten(1, 2), chances.sum((2, 4)).flatten(1, 2))
+        )  # (3, B, n, n): of every row, column and box
+        return self.weight * (expected - 1).square().mean((0, 2, 3))
+
+
 def deduction_loss(
     outs: list[Output],
     labels: Tensor,
@@ -58,6 +80,7 @@ def deduction_loss(
     halted: Tensor,
     steps: Tensor,
     q_loss_weight: float,
+    constraints: Constraints | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of a segment over candidates: the mean over its cycles `outs`, summed over the batch, and its metrics' sums.
 
@@ -79,8 +102,12 @@ def deduction_loss(
     doubts = sum(
         F.binary_cross_entropy_with_logits(out.q_halt, standing.float(), reduction="sum") for out in outs
     ) / len(outs)
+    loss = answers + q_loss_weight * doubts
     sums |= {"lm_loss": answers.detach(), "q_halt_loss": doubts.detach()}
-    return answers + q_loss_weight * doubts, sums
+    if constraints:
+        broken = sum((constraints.loss(out.logits) * standing).sum() for out in outs) / len(outs)
+        loss, sums["constraint_loss"] = loss + broken, broken.detach()
+    return loss, sums
 
 
 def segment_loss(
@@ -93,6 +120,7 @@ def segment_loss(
     halting: str,
     target_q_continue: Tensor | None,
     q_loss_weight: float,
+    constraints: Constraints | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of a segment, summed over the batch, and the sums behind its metrics (reference: losses.py, ACTLossHead).
 
@@ -120,4 +148,7 @@ def segment_loss(
         q_continue_loss = F.binary_cross_entropy_with_logits(out.q_continue, target_q_continue, reduction="sum")
         loss = loss + q_loss_weight * q_continue_loss
         sums["q_continue_loss"] = q_continue_loss.detach()
+    if constraints:
+        broken = constraints.loss(out.logits).sum()
+        loss, sums["constraint_loss"] = loss + broken, broken.detach()
     return loss, sums

@@ -68,6 +68,8 @@ class HRM(nn.Module):
         self.q_head = CastedLinear(width, 2, bias=True)
         self.puzzle_emb = PuzzleEmbedding(config.num_puzzle_identifiers, config.puzzle_emb_ndim)
         self.embed_pos = make_positions(config)
+        if config.feedback:
+            self.embed_answer = CastedEmbedding(self.view.embeddings, width, 0.0)  # nothing is heard of it at first
         if config.levels == "separate":
             self.H_level = ReasoningModule(config, config.H_layers, config.H_mixer or config.mixer)
         self.L_level = ReasoningModule(config, config.L_layers, config.mixer)
@@ -99,28 +101,49 @@ class HRM(nn.Module):
         """Rows (B, puzzle_emb_ndim) of the puzzle table; training makes them a leaf that takes gradient."""
         return self.puzzle_emb.weights[puzzle_identifiers]
 
-    def embed(self, grid: Tensor, puzzle_rows: Tensor) -> Tensor:
-        """Input embedding (B, N, D) of a grid, as `forward` takes it, and the puzzles' rows (B, puzzle_emb_ndim)."""
+    def decoded(self, state: State) -> Tensor:
+        """The answer so far: tokens (B, S), without gradient."""
+        with torch.no_grad():
+            return self.view.logits(self.lm_head(state[0])).argmax(-1)
+
+    def embed(self, grid: Tensor, puzzle_rows: Tensor, told: Tensor | None = None) -> Tensor:
+        """Input embedding (B, N, D) of a grid, as `forward` takes it, the puzzles' rows (B, puzzle_emb_ndim) and, with
+        feedback, an answer `told` (B, S)."""
         width, prefix = self.config.hidden_size, self.config.prefix_len
         cells = self.view.embed(grid, self.embed_tokens, self.dtype)
+        if told is not None:
+            cells = cells + self.view.embed(told, self.embed_answer, self.dtype)
         padded = F.pad(puzzle_rows.to(self.dtype), (0, prefix * width - puzzle_rows.shape[-1]))
         together = torch.cat((padded.view(grid.shape[0], prefix, width), cells), 1)
         return self.embed_pos.embed(together) * math.sqrt(width)
 
     def forward(
-        self, state: State, grid: Tensor, puzzle_rows: Tensor, H_cycles: int | None = None
+        self,
+        state: State,
+        grid: Tensor,
+        puzzle_rows: Tensor,
+        H_cycles: int | None = None,
+        told: Tensor | None = None,
     ) -> tuple[State, Output]:
         """Run one segment: `H_cycles` (default: the configured number) cycles, the last k updates with gradient.
 
         `grid`: tokens (B, S), or where the model deduces which tokens still stand in each cell, (B, S, V) bool.
+        `told`: with feedback, tokens (B, S) to be taken for the answer so far, in the place of `decoded(state)`.
         Returns the new state, still attached to the graph, and what the heads read from it.
         """
-        *_, state = self.cycles(state, grid, puzzle_rows, H_cycles)
+        *_, state = self.cycles(state, grid, puzzle_rows, H_cycles, told)
         return state, self.read(state, grid)
 
-    def cycles(self, state: State, grid: Tensor, puzzle_rows: Tensor, H_cycles: int | None = None) -> Iterator[State]:
+    def cycles(
+        self,
+        state: State,
+        grid: Tensor,
+        puzzle_rows: Tensor,
+        H_cycles: int | None = None,
+        told: Tensor | None = None,
+    ) -> Iterator[State]:
         """The states after each H cycle of a segment that carries gradient, or after the last where none is taken."""
-        x, state, where = self.entered(state, grid, puzzle_rows)
+        x, state, where = self.entered(state, grid, puzzle_rows, told)
         if self.ahead and not torch.is_grad_enabled() and H_cycles is None:
             yield tuple(unpacked(z, where) for z in self.ahead(state, x, where))
             return
@@ -135,12 +158,16 @@ class HRM(nn.Module):
             yield tuple(unpacked(z, where) for z in state)
             split = end
 
-    def entered(self, state: State, grid: Tensor, puzzle_rows: Tensor) -> tuple[Tensor, State, Any]:
+    def entered(
+        self, state: State, grid: Tensor, puzzle_rows: Tensor, told: Tensor | None = None
+    ) -> tuple[Tensor, State, Any]:
         """The input embedding and the state as the levels take them, and what they know of positions."""
         where = self.embed_pos.rotation()
+        if self.config.feedback and told is None:
+            told = self.decoded(state)
         if self.config.lattice == "standing":
             where = standing_positions(self.view.stands(grid).flatten(1), self.config.box)
-        x, *state = (packed(z, where) for z in (self.embed(grid, puzzle_rows), *state))
+        x, *state = (packed(z, where) for z in (self.embed(grid, puzzle_rows, told), *state))
         return x, tuple(state), where
 
     def read(self, state: State, grid: Tensor) -> Output:

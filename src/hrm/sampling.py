@@ -31,7 +31,8 @@ class DeviceSampler:
 
     An epoch visits the groups in random order, takes one random puzzle of each and all its examples in random order
     (the reference's puzzle_dataset.py); epochs follow one another, and global batch k is the k-th slice of them. All
-    puzzles of a group must have equally many examples, as in every set the references build.
+    puzzles of a group must have equally many examples, as in every set the references build. Where a table holds what
+    the references write out as puzzles, a visit takes one random row of it, and so one identifier.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class DeviceSampler:
         if self.table is not None:
             self.table_starts = put(split.table_indices[:-1].astype(np.int64))
             self.table_widths = put(np.diff(split.table_indices).astype(np.int64))
-        self.epochs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.epochs: dict[int, tuple[torch.Tensor, ...]] = {}
 
     def batch(self, k: int) -> "dict[str, torch.Tensor]":
         """Batch k of this rank: inputs and labels (b, S) and puzzle_identifiers (b,), int32; ignored labels are -100."""
@@ -88,11 +89,13 @@ class DeviceSampler:
             )
             pieces.append([column[offset:stop] for column in self._epoch(epoch)])
             start += stop - offset
-        rows, puzzles = (torch.cat(column) for column in zip(*pieces, strict=True))
+        rows, puzzles, picks, stays = (torch.cat(column) for column in zip(*pieces, strict=True))
         inputs, labels = self.inputs[rows].to(torch.int32), self.labels[rows].to(torch.int32)
         identifiers = self.identifiers[puzzles]
         if self.table is not None:
-            inputs, labels, identifiers = self._varied(k, puzzles, inputs, labels, identifiers)
+            chosen = (picks * self.table_widths[puzzles]).long()
+            inputs, labels = self._varied(k, self.table[self.table_starts[puzzles] + chosen], stays, inputs, labels)
+            identifiers = identifiers + chosen.to(identifiers.dtype)
         if self.ignore is not None:
             labels = labels.masked_fill(labels == self.ignore, IGNORE)
         if self.augment:
@@ -101,23 +104,21 @@ class DeviceSampler:
             inputs, labels = self.augment(inputs, labels, generator)
         return {"inputs": inputs, "labels": labels, "puzzle_identifiers": identifiers}
 
-    def _varied(self, k: int, puzzles: Any, inputs: Any, labels: Any, identifiers: Any) -> tuple[Any, Any, Any]:
-        """Each example under a random row of its puzzle's table, and, but for one in three, anywhere on the canvas."""
+    def _varied(self, k: int, variants: Any, stays: Any, inputs: Any, labels: Any) -> tuple[Any, Any]:
+        """Each example under its row (b, 11) of the table and, but for those that stay, anywhere on the canvas."""
         import torch
 
         from .tasks.arc import canvases, extent
 
         generator = torch.Generator(self.device).manual_seed(stream_seed(self.seed, TABLE, k, self.rank))
-        draw = torch.rand((4, len(puzzles)), generator=generator, device=self.device)
-        chosen = (draw[0] * self.table_widths[puzzles]).long()
-        rows = self.table[self.table_starts[puzzles] + chosen]
-        room = math.isqrt(inputs.shape[1]) - torch.maximum(extent(inputs, rows), extent(labels, rows))  # (b, 2)
-        corner = (draw[1:3].T * (room + 1)).long() * (draw[3] > 1 / 3)[:, None]
-        varied = (canvases(tokens, rows, corner) for tokens in (inputs, labels))
-        return *varied, identifiers + chosen.to(identifiers.dtype)
+        draw = torch.rand((len(inputs), 2), generator=generator, device=self.device)
+        room = math.isqrt(inputs.shape[1]) - torch.maximum(extent(inputs, variants), extent(labels, variants))  # (b, 2)
+        corner = (draw * (room + 1)).long() * ~stays[:, None]
+        return canvases(inputs, variants, corner), canvases(labels, variants, corner)
 
-    def _epoch(self, epoch: int) -> "tuple[torch.Tensor, torch.Tensor]":
-        """(row, puzzle) of every example of an epoch, in its order. The last few epochs are kept."""
+    def _epoch(self, epoch: int) -> "tuple[torch.Tensor, ...]":
+        """Of every example of an epoch, in its order: row, puzzle, the visit's draw from [0, 1) (of the group's puzzle, or of the
+        table's row), and whether it is the visit's first, which is not moved. The last few epochs are kept."""
         import torch
 
         if epoch not in self.epochs:
@@ -134,9 +135,12 @@ class DeviceSampler:
             # sort by visit, then at random inside it: examples of a puzzle stay together, shuffled
             shuffled = shuffle.argsort()
             ranks = shuffled[visit[shuffled].argsort(stable=True)]
-            within = ranks - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes, **spread)
+            starts = sizes.cumsum(0) - sizes
+            within = ranks - torch.repeat_interleave(starts, sizes, **spread)
+            first = torch.zeros_like(shuffle, dtype=torch.bool)
+            first[starts] = True
             puzzle = puzzles[visit]
             for old in [e for e in self.epochs if abs(e - epoch) > 4]:
                 del self.epochs[old]
-            self.epochs[epoch] = (self.puzzle_starts[puzzle] + within, puzzle)
+            self.epochs[epoch] = (self.puzzle_starts[puzzle] + within, puzzle, pick[order][visit], first)
         return self.epochs[epoch]

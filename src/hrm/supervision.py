@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .candidates import is_open, stands, training_leaves, training_move, training_starts
 from .halting import Batch, Carry, exploration_floor, halt_mask, q_continue_target, refill, wants_to_halt
-from .losses import deduction_loss, segment_loss
+from .losses import Constraints, deduction_loss, segment_loss
 from .model import HRM, Output, State
 
 
@@ -40,18 +40,24 @@ def supervised_segment(
     *,
     loss_type: str,
     q_loss_weight: float,
+    constraints: Constraints | None = None,
+    feedback_noise: float = 0.0,
     H_cycles: int | None = None,
 ) -> Supervised:
     """Run one segment of training (paper section 2, deep supervision and ACT; reference: hrm_act_v1.py, forward).
 
-    `generator` draws the exploration and random initial states. The new carry is detached.
+    `feedback_noise`: with feedback, the largest share of a row's cells that are told wrong. `generator` draws this, the
+    exploration and random initial states. The new carry is detached.
     """
     config = model.config
     carry = refill(carry, batch, training_state(model, batch, generator))
     data = carry.data
     rows = model.puzzle_rows(data["puzzle_identifiers"]).requires_grad_()
+    told = None
+    if config.feedback:
+        told = corrupted(model.decoded(carry.state), feedback_noise, config.vocab_size, generator)
     with model.cast_once():  # all but the last updates, and the target, are without gradient
-        state, out = model(carry.state, data["inputs"], rows, H_cycles)
+        state, out = model(carry.state, data["inputs"], rows, H_cycles, told)
         state = tuple(z.detach() for z in state)
         steps = carry.steps + 1
         target = None
@@ -78,8 +84,17 @@ def supervised_segment(
         halting=config.halting,
         target_q_continue=target,
         q_loss_weight=q_loss_weight,
+        constraints=constraints,
     )
     return Supervised(Carry(state, steps, halted, data), out, loss, sums, rows)
+
+
+def corrupted(answers: Tensor, most: float, vocab_size: int, generator: torch.Generator) -> Tensor:
+    """Answers (B, S) with random tokens in their cells, in each row by a chance of its own, at most `most`."""
+    device = answers.device
+    chance = most * torch.rand((len(answers), 1), generator=generator, device=device)
+    wrong = torch.rand(answers.shape, generator=generator, device=device) < chance
+    return torch.where(wrong, torch.randint(vocab_size, answers.shape, generator=generator, device=device), answers)
 
 
 def supervised_deduction(
@@ -92,6 +107,7 @@ def supervised_deduction(
     q_loss_weight: float,
     hints: float,
     wrong: float,
+    constraints: Constraints | None = None,
     H_cycles: int | None = None,
 ) -> Supervised:
     """Run one segment of training with candidates for a carry: grade every cycle, then move on by the model's own word.
@@ -122,6 +138,7 @@ def supervised_deduction(
         halted=halted,
         steps=steps,
         q_loss_weight=q_loss_weight,
+        constraints=constraints,
     )
     kept = tuple(z.detach() for z in states[-1]) if config.latent else ()
     return Supervised(Carry((after, *kept), steps, halted, data), outs[-1], loss, sums, rows)

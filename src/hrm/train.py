@@ -24,6 +24,7 @@ from .config import ModelConfig, Recipe, load_recipe, validated
 from .data import Split, load_split
 from .evaluate import check_identifiers, evaluate
 from .halting import Carry, empty_carry
+from .losses import Constraints
 from .model import HRM, machine_device, machine_dtype
 from .optim import SHARED, SparseSignSGD, build_optimizers, lr_scale, running_mean
 from .reasoner import Reasoner
@@ -104,7 +105,7 @@ class Trainer:
             recipe.arch.model_dump()
             | {"vocab_size": meta.vocab_size, "seq_len": meta.seq_len}
             | {"num_puzzle_identifiers": meta.num_puzzle_identifiers}
-            | ({"box": self.task.box} if recipe.arch.mixer == "groups" else {}),
+            | ({"box": self.task.box} if recipe.arch.needs_box else {}),
             "arch",
         )
         torch.manual_seed(recipe.seed)
@@ -156,12 +157,15 @@ class Trainer:
         generator = torch.Generator(self.device).manual_seed(stream_seed(salt, EXPLORATION, self.step, self.ranks.rank))
         batch = self.sampler.batch(self.step - 1 + self.rollbacks * self.total)
         graded = {"q_loss_weight": recipe.q_loss_weight, "H_cycles": self._depth(salt)}
+        if recipe.constraint_weight:
+            graded["constraints"] = Constraints(recipe.constraint_weight, self.task.box)
         asked = (self.model.train(), self.carry, batch, generator)
         if recipe.arch.deduces:
             starts = {"hints": recipe.start_hints, "wrong": recipe.start_wrong}
             done = supervised_deduction(*asked, self.task, **starts, **graded)
         else:
-            done = supervised_segment(*asked, loss_type=recipe.loss_type, **graded)
+            noise = recipe.feedback_noise
+            done = supervised_segment(*asked, loss_type=recipe.loss_type, feedback_noise=noise, **graded)
         (done.loss / recipe.global_batch_size).backward()
         params = list(self.model.parameters())
         for p in params:
@@ -205,6 +209,9 @@ class Trainer:
         return inputs, labels
 
     def _depth(self, salt: int) -> int | None:
+        if self.recipe.depth_schedule:
+            done = (self.step - 1) / self.total
+            return [depth for start, depth in self.recipe.depth_schedule if start <= done][-1]
         if self.recipe.random_H_cycles is None:
             return None
         low, high = self.recipe.random_H_cycles
@@ -316,6 +323,7 @@ class Trainer:
                 "data_hash": self.split.hash,
                 "step": self.step,
                 "seed": self.recipe.seed,
+                "loss_type": self.recipe.loss_type,
             }
             document = ckpt.model_document(self.model, self.recipe.task, card)
             for name, content in {"trainer.json": trainer, "model.json": document}.items():

@@ -47,7 +47,7 @@ class Ballot:
 
     def decided(self, to_come: int) -> bool:
         """Whether `to_come` more votes can no longer change which grids are the attempts, or their order."""
-        votes = [votes for _, votes, _ in self.ranking()[: ATTEMPTS + 1]] + [0] * (ATTEMPTS + 1)
+        votes = sorted(map(len, self.confidences.values()), reverse=True) + [0] * (ATTEMPTS + 1)
         return all(votes[k] - votes[k + 1] > to_come for k in range(ATTEMPTS))
 
     def attempts(self) -> list[np.ndarray]:
@@ -60,6 +60,15 @@ def right_at(ballot: Ballot, answer: np.ndarray, k: int) -> bool:
     return any(np.array_equal(grid, answer) for grid, _, _ in ballot.ranking()[:k])
 
 
+def rights(task: ArcTask, ballots: dict[tuple[str, int], Ballot], k: int = ATTEMPTS) -> list[bool]:
+    """Of each test input whose answer is known: whether it is right in one of k attempts."""
+    return [
+        (task.name, number) in ballots and right_at(ballots[task.name, number], pair.output, k)
+        for number, pair in enumerate(task.tests)
+        if pair.output is not None
+    ]
+
+
 def scores(tasks: Iterable[ArcTask], ballots: dict[tuple[str, int], Ballot], k: int = ATTEMPTS) -> dict[str, float]:
     """Both rules, over tasks with known answers; `ballots` is by (task's name, test number from 0).
 
@@ -68,12 +77,7 @@ def scores(tasks: Iterable[ArcTask], ballots: dict[tuple[str, int], Ballot], k: 
     """
     whole, share = [], []
     for task in tasks:
-        right = [
-            (task.name, number) in ballots and right_at(ballots[task.name, number], pair.output, k)
-            for number, pair in enumerate(task.tests)
-            if pair.output is not None
-        ]
-        if right:
+        if right := rights(task, ballots, k):
             whole.append(all(right))
             share.append(float(np.mean(right)))
     if not whole:
@@ -92,6 +96,21 @@ def submission(tasks: Iterable[ArcTask], ballots: dict[tuple[str, int], Ballot])
             entries.append({f"attempt_{k + 1}": grids[k].tolist() for k in range(ATTEMPTS)})
         document[task.name] = entries
     return document
+
+
+def in_rows(task: ArcTask, ballots: dict[tuple[str, int], Ballot]) -> list[list[tuple[str, np.ndarray]]]:
+    """Rows of (words, grid) to be shown: each demonstration, then each test input with its attempts."""
+    rows = [[(f"demonstration {k}", pair.input), ("gives", pair.output)] for k, pair in enumerate(task.demos, 1)]
+    for number, pair in enumerate(task.tests):
+        ballot = ballots[task.name, number]
+        row = [(f"test {number + 1}", pair.input)]
+        for k, (grid, cast, confidence) in enumerate(ballot.ranking()[:ATTEMPTS], 1):
+            mark = "" if pair.output is None else (", wrong", ", right")[np.array_equal(grid, pair.output)]
+            row.append((f"attempt {k}: {cast} of {ballot.cast} votes, {confidence:.2f}{mark}", grid))
+        if not ballot.cast:
+            row.append(("no attempt: no answer held a grid", np.zeros((0, 0), np.uint8)))
+        rows.append(row)
+    return rows
 
 
 # --- a model's votes --------------------------------------------------------------------------------------------------
@@ -167,7 +186,8 @@ def evaluate_arc(
     votes: int | None = None,
     limit: int | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both scores at two attempts, the share of test inputs right among the first k grids, and the submission.
+    """Both scores at two attempts, the tasks wholly right, the share of test inputs right among the first k grids, and the
+    submission.
 
     A vote stops once the two attempts are decided, so those shares for larger k are of the grids seen until then.
     The scores are of those test inputs whose answers are known, and left out where none is; the submission is of all.
@@ -183,9 +203,12 @@ def evaluate_arc(
     if any(pair.output is not None for task in tasks for pair in task.tests):
         scored = scores(tasks, ballots)
         report |= {"scored_tasks": scored.pop("tasks")} | scored
+        report["right_tasks"] = [t.name for t in tasks if (right := rights(t, ballots)) and all(right)]
         report["pass_at"] = {k: scores(tasks, ballots, k)["share_of_test_inputs"] for k in RANKS}
     report["votes"] = sum(ballot.cast for ballot in ballots.values())
-    report["most_votes"] = votes or max(len(one.table) for one in asked)
+    most = max(len(one.table) for one in asked)
+    report["most_votes"] = min(most, votes or most)
+    report |= {"halt": reasoners[0].halt, "max_segments": reasoners[0].max_segments}
     report["seconds"] = time.perf_counter() - started
     report["data_hash"] = split.hash
     return report, submission(tasks, ballots)
