@@ -13,13 +13,14 @@ import time
 import torch
 
 from hrm.bench import flops_of, processor
-from hrm.config import ModelConfig, load_recipe
+from hrm.config import load_recipe
 from hrm.data import load_split
 from hrm.halting import empty_carry
 from hrm.model import HRM, machine_dtype
 from hrm.optim import build_optimizers
 from hrm.sampling import DeviceSampler
 from hrm.supervision import supervised_segment
+from hrm.train import model_config
 
 
 def main() -> None:
@@ -39,9 +40,7 @@ def main() -> None:
         recipe = load_recipe(name, [f"data_path={asked.data}"] if asked.data else [])
         split = load_split(recipe.data_path, "train")
         meta = split.metadata
-        shape = {k: getattr(meta, k) for k in ("vocab_size", "seq_len", "num_puzzle_identifiers")}
-        arch = recipe.arch.model_dump() | shape | {"forward_dtype": machine_dtype("cpu")}
-        model = HRM(ModelConfig(**arch))
+        model = HRM(model_config(recipe, meta, forward_dtype=machine_dtype("cpu")))
         batch = DeviceSampler(split, batch_size=asked.batch, seed=0).batch(0)
         optimizers = [o for o, _ in build_optimizers(model, recipe)]
         carry = empty_carry(model, batch)

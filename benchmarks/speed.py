@@ -41,6 +41,7 @@ from hrm.reasoner import Reasoner
 from hrm.sampling import DeviceSampler
 from hrm.supervision import supervised_deduction, supervised_segment
 from hrm.tasks import task_for
+from hrm.train import model_config
 
 
 def main() -> None:
@@ -181,14 +182,11 @@ def training(asked: argparse.Namespace) -> dict[str, Callable[[], Callable[[], o
     name = asked.name or "hrm-sudoku-1k"
     recipe = load_recipe(name, [f"arch.forward_dtype={machine_dtype(asked.device)}"])
     split = load_split(recipe.data_path, "train")
-    shape = {"vocab_size": split.metadata.vocab_size, "seq_len": split.metadata.seq_len}
-    if recipe.arch.mixer == "groups":
-        shape["box"] = task_for(recipe.task, split.metadata.seq_len).box
     batch = DeviceSampler(split, batch_size=asked.batch, seed=0, device=asked.device).batch(0)
 
     def model(**changes) -> HRM:
         torch.manual_seed(0)
-        return HRM(ModelConfig(**recipe.arch.model_dump() | shape | changes)).to(asked.device)
+        return HRM(model_config(recipe, split.metadata, **changes)).to(asked.device)
 
     def theirs(compiled: bool) -> Callable[[], object]:
         return reference_step(asked, model(), batch, compiled)

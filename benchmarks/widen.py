@@ -42,7 +42,7 @@ def widened(narrow: HRM, times: int, changes: dict) -> HRM:
 
 
 def copied(name: str, tensor: Tensor, like: Tensor, times: int) -> Tensor:
-    if name.endswith(("embed_tokens.embedding_weight", "puzzle_emb.weights")):
+    if name.endswith(("embedding_weight", "puzzle_emb.weights")):
         return tensor.repeat(1, times) / math.sqrt(times)  # the model multiplies by the root of its width
     if name.endswith("_init"):
         return tensor.tile(times)

@@ -2,16 +2,18 @@
 
 import gzip
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from hrm.cli import app
 from hrm.config import ModelConfig
-from hrm.data import load_split
+from hrm.data import FIELDS, load_split
 from hrm.tasks.sudoku import Sudoku
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -87,3 +89,28 @@ def csv_of(path: Path, count: int, split: str = "train", start: int = 0) -> Path
     text = "source,question,answer,rating\n" + "\n".join(rows) + "\n"
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return path
+
+
+def read_as_the_references_do(folder: Path, split: str, required: list[str]) -> list[dict]:
+    """An independent reader of the layout: groups of puzzles of examples (both references' puzzle_dataset.py)."""
+    meta = json.loads((folder / split / "dataset.json").read_text())
+    assert all(key in meta for key in required)
+    arrays = {field: np.load(folder / split / f"all__{field}.npy") for field in FIELDS}
+    groups = []
+    for g in range(meta["total_groups"]):
+        puzzles = range(arrays["group_indices"][g], arrays["group_indices"][g + 1])
+        groups.append(
+            [
+                [
+                    (arrays["inputs"][e], arrays["labels"][e], arrays["puzzle_identifiers"][p])
+                    for e in range(arrays["puzzle_indices"][p], arrays["puzzle_indices"][p + 1])
+                ]
+                for p in puzzles
+            ]
+        )
+    assert sum(len(group) for group in groups) == len(arrays["puzzle_identifiers"])
+    return groups
+
+
+HRM_FIELDS = ["pad_id", "ignore_label_id", "blank_identifier_id", "vocab_size", "seq_len", "num_puzzle_identifiers"]
+HRM_FIELDS += ["total_groups", "mean_puzzle_examples", "sets"]

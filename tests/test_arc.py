@@ -9,7 +9,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, tiny
+from conftest import HRM_FIELDS, read_as_the_references_do, refusal, tiny
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -335,6 +335,41 @@ def test_the_table_gives_what_the_reference_layout_writes_out(tmp_path):
             rows = torch.from_numpy(row).expand(len(inputs), -1)
             made = canvases(inputs, rows, torch.zeros(len(inputs), 2).long())
             assert (made.numpy() == named[int(number) + k]).all()
+
+
+def test_both_references_can_read_a_build_and_all_but_one_example_of_a_puzzle_are_moved(tmp_path):
+    source = source_of(tmp_path / "s", TRAINING, EVALUATION)
+    build_arc(source=source, out=tmp_path / "d", num_aug=7, layout="reference")
+    names, tasks = json.loads((tmp_path / "d" / "identifiers.json").read_text()), {t.name: t for t in TRAINING}
+    moved = []
+    for group in read_as_the_references_do(tmp_path / "d", "train", [*HRM_FIELDS, "total_puzzles"]):
+        assert len(group) == 8
+        for puzzle in group:
+            name, *rest = names[int(puzzle[0][2])].split("|||")
+            row = np.array([int(rest[0][1:]), *map(int, rest[1])], np.uint8) if rest else identity()
+            corners = [np.argwhere((inputs >= 2).reshape(30, 30)).min(0) for inputs, _, _ in puzzle]
+            stays = sum(not corner.any() for corner in corners)
+            assert stays >= 1
+            moved.append(stays < len(puzzle))
+            if name in tasks:
+                pairs = (*tasks[name].demos, *tasks[name].tests)
+                for (inputs, labels, _), (r, c) in zip(puzzle, corners, strict=True):
+                    back = (
+                        np.roll(tokens.reshape(30, 30), (-r, -c), (0, 1)).reshape(-1) for tokens in (inputs, labels)
+                    )
+                    a, b = (undone(cropped(tokens), row) for tokens in back)
+                    assert any(np.array_equal(a, p.input) and np.array_equal(b, p.output) for p in pairs)
+    assert np.mean(moved) > 0.9
+
+
+def test_an_extra_task_is_dropped_only_where_it_is_the_one_of_its_name(tmp_path):
+    extra = [TRAINING[0], a_task(77, TRAINING[1].name)]
+    source = source_of(tmp_path / "s", TRAINING, EVALUATION)
+    same, other = (source_of(tmp_path / name, [task], []) for name, task in zip("eo", extra, strict=True))
+    plain = build_arc(source=source, out=tmp_path / "a", num_aug=2)
+    assert build_arc(source=source, extra_training=same, out=tmp_path / "b", num_aug=2).hash == plain.hash
+    with pytest.raises(ValueError, match=f"two tasks are named {TRAINING[1].name}"):
+        build_arc(source=source, extra_training=other, out=tmp_path / "c", num_aug=2)
 
 
 def test_batches_of_a_table_are_augmented_examples_with_their_identifiers(tmp_path):

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import csv_of
+from conftest import HRM_FIELDS, csv_of, read_as_the_references_do
 
 from hrm import building
 from hrm.building import build
-from hrm.data import FIELDS, load_split, read_csv
+from hrm.data import load_split, read_csv
 from hrm.tasks.sudoku import Sudoku
 
 NINE = Sudoku()
@@ -40,31 +40,6 @@ def test_a_set_built_anew_is_read_anew(tmp_path):
         build(source="sudoku-6x6-1k", subsample=5, val=0, seed=seed, out=tmp_path / "d", overwrite=True)
         hashes.append(load_split(str(tmp_path / "d"), "train").hash)
     assert hashes[0] != hashes[1]
-
-
-def read_as_the_references_do(folder: Path, split: str, required: list[str]) -> list[dict]:
-    """An independent reader of the layout: groups of puzzles of examples (both references' puzzle_dataset.py)."""
-    meta = json.loads((folder / split / "dataset.json").read_text())
-    assert all(key in meta for key in required)
-    arrays = {field: np.load(folder / split / f"all__{field}.npy") for field in FIELDS}
-    groups = []
-    for g in range(meta["total_groups"]):
-        puzzles = range(arrays["group_indices"][g], arrays["group_indices"][g + 1])
-        groups.append(
-            [
-                [
-                    (arrays["inputs"][e], arrays["labels"][e], arrays["puzzle_identifiers"][p])
-                    for e in range(arrays["puzzle_indices"][p], arrays["puzzle_indices"][p + 1])
-                ]
-                for p in puzzles
-            ]
-        )
-    assert sum(len(group) for group in groups) == len(arrays["puzzle_identifiers"])
-    return groups
-
-
-HRM_FIELDS = ["pad_id", "ignore_label_id", "blank_identifier_id", "vocab_size", "seq_len", "num_puzzle_identifiers"]
-HRM_FIELDS += ["total_groups", "mean_puzzle_examples", "sets"]
 
 
 def test_both_references_can_read_a_build_and_find_valid_augmented_sudokus(tmp_path):

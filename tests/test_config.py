@@ -80,6 +80,8 @@ def test_a_recipe_told_in_full_is_that_recipe(name, tmp_path):
 def test_what_needs_rows_and_columns_or_one_depth_says_so():
     with pytest.raises(ValueError, match="needs rows, columns and boxes; task=maze has none"):
         load_recipe("maze-15x15", ["constraint_weight=0.3"])
+    with pytest.raises(ValueError, match="expects values by softmax"):
+        load_recipe("hrm-sudoku-1k", ["constraint_weight=0.3"])
     with pytest.raises(ValueError, match="both say how deep"):
         load_recipe("sudoku-cpu", ["depth_schedule=[[0,1]]"])
 

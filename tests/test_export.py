@@ -26,6 +26,7 @@ KINDS = {
     "hrm": {},
     "trm": TRM | dict(H_cycles=2),
     "mixer": dict(mixer="mlp", pos_encodings="learned", puzzle_emb_ndim=0),
+    "told": dict(feedback=True, qk_norm=True, unit_embedding=True, box=(2, 3)),
     "candidates": LATTICE | dict(carry="candidates", halting="halt_only", rule_out_below=0.1),
     "both": LATTICE | dict(carry="both", halting="halt_only", rule_out_below=0.1),
     "standing": LATTICE | dict(carry="both", halting="halt_only", rule_out_below=0.1, lattice="standing"),
@@ -36,6 +37,8 @@ def model(kind: str, **changes) -> HRM:
     torch.manual_seed(3)
     found = HRM(tiny(**SHAPE | KINDS[kind] | changes)).eval()
     torch.nn.init.normal_(found.q_head.weight)
+    if found.config.feedback:
+        torch.nn.init.normal_(found.embed_answer.embedding_weight, std=0.1)
     return found
 
 

@@ -102,7 +102,7 @@ def test_the_loss_of_the_rules_is_how_far_each_value_is_from_once_in_each_unit()
     logits = torch.cat((logits, torch.zeros(1, 36, 8)))  # the third row knows nothing: each value 6/8 times
     logits = logits.requires_grad_()
     loss = Constraints(0.5, (2, 3)).loss(logits)
-    torch.testing.assert_close(loss, 0.5 * torch.tensor([0.0, 6 / (3 * 6 * 6), (6 / 8 - 1) ** 2]))
+    torch.testing.assert_close(loss, torch.tensor([0.0, 6 / (3 * 6 * 6), (6 / 8 - 1) ** 2]))
     loss.sum().backward()
     assert torch.isfinite(logits.grad).all() and logits.grad[2].abs().sum() > 0
 
@@ -123,6 +123,6 @@ def test_the_rules_are_graded_beside_the_cells(carry):
     plain, told = grade(**common), grade(**common, constraints=rules)
     extra = rules.loss(out.logits)
     expected = extra.sum() if carry == "latent" else extra[0]  # a solution that has fallen breaks no rule that matters
-    torch.testing.assert_close(told[0] - plain[0], expected)
+    torch.testing.assert_close(told[0] - plain[0], 0.3 * expected)
     torch.testing.assert_close(told[1]["constraint_loss"], expected)
     assert "constraint_loss" not in plain[1]

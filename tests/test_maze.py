@@ -1,5 +1,7 @@
 """The maze task against a search written differently: a plain queue, as the label's rule is stated."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 from collections import deque
@@ -12,7 +14,9 @@ from typer.testing import CliRunner
 from hrm import Reasoner
 from hrm.asking import puzzles_in
 from hrm.cli import app
+from hrm.data import load_split
 from hrm.display import board
+from hrm.evaluate import evaluate
 from hrm.tasks.maze import CELLS, FREE, GOAL, PATH, RIVAL, START, WALL, Maze, path_order
 
 TASK = Maze(6, 6)
@@ -264,3 +268,26 @@ def test_the_shipped_weights_solve_a_maze_from_the_shell(tmp_path):
     path.write_text(path.read_text().replace("G", "S"))
     ran = CliRunner().invoke(app, ["solve", "maze", str(path)])
     assert str(ran.exception) == f"{path}: this has no answer: 2 start cells 'S', expected 1"
+
+
+def test_mazes_are_counted_by_their_labels_and_by_the_rules(tmp_path):
+    """The two counts differ where another path is as short; both have an interval."""
+    ran = CliRunner().invoke(app, ["eval", "maze", "--limit", "40", "--json", str(tmp_path / "report.json")])
+    assert ran.exit_code == 0, ran.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["verified"] == report["valid_and_shortest"] >= report["exact@1"] > 0.8
+    low, high = report["valid_and_shortest_ci95"]
+    assert low < report["valid_and_shortest"] <= high and "valid_and_shortest" in ran.output
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_neither_labels_nor_rules_reach_the_choice_of_a_path(passes, monkeypatch):
+    split = load_split("maze-15x15-1k", "val")
+    reasoner = Reasoner.load("maze", seq_len=225, passes=passes, max_segments=2)
+    answers, run = [], reasoner.run
+    reasoner.run = lambda *a: answers.append(run(*a)) or answers[-1]
+    for labels in (split.labels, np.roll(split.labels, 1, 0)):
+        evaluate(reasoner, dataclasses.replace(split, labels=labels), 12)
+    monkeypatch.setattr(Maze, "verify_batch", lambda *_: pytest.fail("rules used"))
+    answers.append(run(split.inputs[:12]))
+    assert all((other.tokens == answers[0].tokens).all() for other in answers)

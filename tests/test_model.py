@@ -20,7 +20,7 @@ KINDS = {
     "learned": {"pos_encodings": "learned"},
     "rope2d": {"pos_encodings": "rope2d"},
     "none": {"pos_encodings": "none"},
-    "told-its-answer": {"pos_encodings": "units", "box": (2, 2), "qk_norm": True, "feedback": True},
+    "told-its-answer": {"unit_embedding": True, "box": (2, 2), "qk_norm": True, "feedback": True},
     "no-puzzle-embedding": {"puzzle_emb_ndim": 0},
     "scratch-position": {"puzzle_emb_ndim": 0, "puzzle_emb_len": 2},
     "wide-puzzle-embedding": {"puzzle_emb_ndim": 40},
@@ -145,18 +145,13 @@ def test_rope2d_gives_rows_and_columns_their_own_frequencies_and_leaves_the_pref
     assert torch.equal(cells[0, :, 4:8], cells[3, :, 4:8]) and not torch.equal(cells[:, 0, 4:8], cells[:, 3, 4:8])
 
 
-def test_a_place_is_the_sum_of_its_row_its_column_and_its_box():
-    config = tiny(pos_encodings="units", box=(2, 3), seq_len=36, vocab_size=8)
-    positions = HRM(config).embed_pos
-    rows, columns, boxes = positions.embedding_weight.detach().split(6)
-    nothing = torch.zeros(1, config.prefix_len + 36, 16)
-    placed = positions.embed(nothing)[0, config.prefix_len :]
-    for number, units in enumerate(geometry(2, 3).units):
-        assert all(number % 6 == (cell // 6, cell % 6)[number // 6] for cell in units if number < 12)
+def test_a_cell_is_told_its_row_its_column_and_its_box():
+    told = HRM(tiny(unit_embedding=True, box=(2, 3), seq_len=36, vocab_size=8)).embed_units
+    rows, columns, boxes = told.embedding_weight.detach().split(6)
+    placed = told(torch.ones(1, 36, 16))[0]
     for cell, (row, column) in enumerate((r, c) for r in range(6) for c in range(6)):
         box = next(k for k, unit in enumerate(geometry(2, 3).units[12:]) if cell in unit)
-        torch.testing.assert_close(placed[cell], 0.5 * (rows[row] + columns[column] + boxes[box]))
-    assert not positions.embed(nothing)[0, : config.prefix_len].any()
+        torch.testing.assert_close(placed[cell], 0.5 * (1 + rows[row] + columns[column] + boxes[box]))
 
 
 def test_with_qk_norm_only_the_directions_of_queries_and_keys_count():
@@ -236,7 +231,7 @@ def test_parameter_counts_are_the_references():
         ({"mixer": "mlp"}, "no attention to rotate"),
         ({"pos_encodings": "rope2d", "seq_len": 15}, "square grid"),
         ({"puzzle_emb_ndim": 40, "puzzle_emb_len": 1}, "does not fit"),
-        ({"pos_encodings": "units"}, "units needs a puzzle with rows, columns and boxes"),
+        ({"unit_embedding": True}, "unit_embedding=true needs a puzzle with rows, columns and boxes"),
         ({"mixer": "mlp", "pos_encodings": "none", "qk_norm": True}, "mixer=mlp has no queries"),
         ({"feedback": True, "carry": "candidates", "halting": "halt_only"}, "feedback=true needs carry=latent"),
         ({"H_mixer": "conv"}, "mixer=conv knows no places: use puzzle_emb_ndim=0"),

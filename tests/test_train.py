@@ -68,8 +68,9 @@ KINDS = {
     "told": {
         "arch.feedback": "true",
         "arch.qk_norm": "true",
-        "arch.pos_encodings": "units",
+        "arch.unit_embedding": "true",
         "constraint_weight": 0.3,
+        "loss_type": "softmax_cross_entropy",
         "depth_schedule": "[[0,1],[0.4,2]]",
     },
     "adamw": {

@@ -476,7 +476,8 @@ def reference_weights(path: Path, dtype: str, seq_len: int | None, overrides: di
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     load_exactly(model, tensors, str(path))
-    return Weights(model, task, {"source": f"{kind} checkpoint of the reference, {path.name}"})
+    card = {"source": f"{kind} checkpoint of the reference, {path.name}", "loss_type": "stablemax_cross_entropy"}
+    return Weights(model, task, card)
 
 
 def reference_tensors(path: Path) -> dict[str, Tensor]:

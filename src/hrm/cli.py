@@ -549,7 +549,8 @@ def evaluate_command(
         print(f"  {part[counted]:>11.2%} of {part['rows']:,} from {source or 'no named source'}")
     print(f"cell accuracy  {report['cell_accuracy']:.2%}")
     if reasoner.task.sound:
-        print(f"{reasoner.task.sound:<14} {report['verified']:.2%}   by the puzzle's own rules")
+        sure = "{:.2%} to {:.2%}".format(*report[f"{reasoner.task.sound}_ci95"])
+        print(f"{reasoner.task.sound:<14} {report['verified']:.2%}   by the puzzle's own rules; 95 % interval {sure}")
     print(
         f"segments       {report['mean_segments']:.2f} on average in {report['mean_passes']:.2f} passes, "
         f"at most {report['max_segments']} a pass, halt={report['halt']}"

@@ -40,9 +40,11 @@ class Arch(Closed):
     four neighbours on a square grid."""
     H_mixer: Literal["attention", "mlp", "conv"] | None = None
     """The slow module's where it is another: it may hear all cells above a fast one that hears its neighbours."""
-    pos_encodings: Literal["rope", "rope2d", "learned", "units", "none"] = "rope"
+    pos_encodings: Literal["rope", "rope2d", "learned", "none"] = "rope"
     """How attention knows places: turned along the line of cells (HRM), along rows and columns, by a learned
-    vector of each place, by learned ones of its row, column and box, or not at all."""
+    vector, or not at all."""
+    unit_embedding: bool = False
+    """Besides, a cell is told its row, its column and its box, by a learned vector of each."""
     qk_norm: bool = False
     """Attention compares directions: queries and keys of every head are scaled to one length before they are turned."""
     feedback: bool = False
@@ -127,7 +129,7 @@ class Arch(Closed):
     @property
     def needs_box(self) -> bool:
         """The network knows rows, columns and boxes."""
-        return self.mixer == "groups" or self.pos_encodings == "units"
+        return self.mixer == "groups" or self.unit_embedding
 
     @property
     def doubts(self) -> bool:
@@ -188,6 +190,8 @@ class Arch(Closed):
             raise ValueError(f"mixer={self.mixer} has no attention to rotate: use pos_encodings=none or learned")
         if self.qk_norm and "attention" not in self.mixers:
             raise ValueError(f"qk_norm=true: mixer={self.mixer} has no queries and keys")
+        if self.unit_embedding and self.mixer == "groups":
+            raise ValueError("unit_embedding=true: mixer=groups knows rows, columns and boxes by itself")
         if self.feedback and (self.deduces or self.mixer == "groups"):
             raise ValueError(
                 "feedback=true needs carry=latent and a position for each cell: not candidates, not mixer=groups"
@@ -230,7 +234,7 @@ class ModelConfig(Arch):
     def _grid(self) -> "ModelConfig":
         if self.needs_box:
             if self.box is None:
-                what = "mixer=groups" if self.mixer == "groups" else "pos_encodings=units"
+                what = "mixer=groups" if self.mixer == "groups" else "unit_embedding=true"
                 raise ValueError(f"{what} needs a puzzle with rows, columns and boxes; this task has none")
             if self.seq_len != math.prod(self.box) ** 2 or self.vocab_size <= self.side:
                 raise ValueError(f"boxes of {self.box} do not fit {self.seq_len} cells and {self.vocab_size} tokens")
@@ -279,7 +283,7 @@ class Recipe(Closed):
     random_H_cycles: tuple[Positive, Positive] | None = None
     """Draw the number of H cycles of each training segment uniformly from this range (both ends included)."""
     depth_schedule: tuple[tuple[Annotated[float, Field(ge=0, lt=1)], Positive], ...] = ()
-    """H cycles of a training segment, each from a share of the run on: [[0, 1], [0.3, 2], [0.6, 3]]; inference runs
+    """H cycles of a training segment, each from a share of the whole run on: [[0, 1], [0.3, 2], [0.6, 3]]; inference runs
     arch.H_cycles. Empty: as many throughout."""
 
     global_batch_size: Positive = 768
@@ -377,6 +381,8 @@ class Recipe(Closed):
             raise ValueError(
                 f"constraint_weight={self.constraint_weight} needs rows, columns and boxes; task={self.task} has none"
             )
+        if self.constraint_weight and self.loss_type != "softmax_cross_entropy":
+            raise ValueError("constraint_weight expects values by softmax: use loss_type=softmax_cross_entropy")
         if self.arch.deduces and self.task != "sudoku":
             raise ValueError(f"carry={self.arch.carry} needs rows, columns and boxes; task={self.task} has none")
         if self.lr_schedule == "linear_decay" and self.lr_min_ratio == 1:

@@ -20,14 +20,13 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
     """Answer the first `limit` rows of a split whose answers are known (all by default) and count.
 
     exact@1: one deterministic pass, every labelled cell equals the label; with several passes the key is selected@k, or
-    checked@k where the rules accept them. cell_accuracy: mean share of labelled cells right. verified: the answer passes the
-    puzzle's own rules, where these are known; an answer that does not is an abstention; mazes call it valid_and_shortest as
-    well. The interval is
-    Wilson's, 95 %, with as many trials as there are distinct_solutions, since puzzles of one solution are not
-    independent. right_within_passes, of several passes that end with the first accepted, where a puzzle has one answer: the
-    share that is right and took so many passes at most, a lower bound of selected@k for every smaller k. by_source, of a CSV
-    file that names several sources: the rows of each and the share that is right. Every row's answer is written into the CSV
-    file `each`, if given.
+    checked@k where the rules accept them. cell_accuracy: mean share of labelled cells right. verified: the answer
+    passes the puzzle's own rules, where these are known; an answer that does not is an abstention; mazes call it
+    valid_and_shortest as well. Intervals (…_ci95) are Wilson's, 95 %, with as many trials as there are
+    distinct_solutions, since puzzles of one solution are not independent. right_within_passes, of several passes that
+    end with the first accepted, where a puzzle has one answer: the share that is right and took so many passes at most,
+    a lower bound of selected@k for every smaller k. by_source, of a CSV file that names several sources: the rows of
+    each and the share that is right. Every row's answer is written into the CSV file `each`, if given.
     """
     ignored = -1 if split.metadata.ignore_label_id is None else split.metadata.ignore_label_id
     rows = np.flatnonzero((split.labels != ignored).any(1))[:limit]
@@ -54,6 +53,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
         "distinct_solutions": distinct,
         "cell_accuracy": float((right.sum(1) / np.maximum(1, labelled.sum(1))).mean()),
         **({} if verified is None else dict.fromkeys(("verified", task.sound), float(verified.mean()))),
+        **({} if verified is None else {f"{task.sound}_ci95": wilson(float(verified.mean()), distinct)}),
         "mean_segments": float(answers.segments.mean()),
         "max_segments": reasoner.max_segments,
         "mean_passes": float(answers.passes.mean()),

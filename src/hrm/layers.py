@@ -72,6 +72,22 @@ class PuzzleEmbedding(nn.Module):
 # Positions. Each kind offers `embed` (what is added to the cells) and `rotation` (what attention rotates by).
 
 
+class UnitEmbedding(nn.Module):
+    """Adds to each cell (B, S, D) the vectors of its row, its column and its box."""
+
+    def __init__(self, width: int, side: int, box: tuple[int, int]):
+        super().__init__()
+        self.embedding_weight = nn.Parameter(trunc_normal_(torch.empty(3 * side, width), width**-0.5))
+        row, column = (line.expand(side, side) for line in (torch.arange(side)[:, None], torch.arange(side)))
+        of_box = row // box[0] * (side // box[1]) + column // box[1]
+        units = torch.stack((row, side + column, 2 * side + of_box)).flatten(1)
+        self.register_buffer("units", units, persistent=False)  # (3, S)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        told = F.embedding(self.units, self.embedding_weight).sum(0)
+        return 0.5 * (cells + told.to(cells.dtype))  # keeps the variance of the sum at that of a token
+
+
 class NoPositions(nn.Module):
     def embed(self, embedding: Tensor) -> Tensor:
         return embedding
@@ -88,22 +104,6 @@ class LearnedPositions(NoPositions):
     def embed(self, embedding: Tensor) -> Tensor:
         # 1/sqrt(2), in the reference's digits, keeps the variance of the sum at that of a token
         return 0.707106781 * (embedding + self.embedding_weight.to(embedding.dtype))
-
-
-class UnitPositions(LearnedPositions):
-    """A place is the sum of its row's, its column's and its box's vector."""
-
-    def __init__(self, width: int, side: int, box: tuple[int, int], prefix: int):
-        super().__init__(3 * side, width)
-        self.prefix = prefix
-        row, column = torch.arange(side)[:, None], torch.arange(side)
-        of_box = row // box[0] * (side // box[1]) + column // box[1]
-        units = torch.stack((row.expand(side, side), side + column.expand(side, side), 2 * side + of_box))
-        self.register_buffer("units", units.flatten(1), persistent=False)  # (3, S)
-
-    def embed(self, embedding: Tensor) -> Tensor:
-        places = self.embedding_weight.to(embedding.dtype)[self.units].sum(0)
-        return 0.5 * (embedding + F.pad(places, (0, 0, self.prefix, 0)))  # the variance of one of the four
 
 
 class RotaryPositions(NoPositions):
@@ -127,8 +127,6 @@ def make_positions(config: ModelConfig) -> NoPositions:
     head_dim = config.hidden_size // config.num_heads
     if config.pos_encodings == "learned":
         return LearnedPositions(length, config.hidden_size)
-    if config.pos_encodings == "units":
-        return UnitPositions(config.hidden_size, config.side, config.box, config.prefix_len)
     if config.pos_encodings == "rope":
         return RotaryPositions(torch.arange(length, dtype=torch.float32)[None], head_dim, config.rope_theta)
     if config.pos_encodings == "rope2d":

@@ -58,8 +58,8 @@ class Constraints(NamedTuple):
     box: tuple[int, int]
 
     def loss(self, logits: Tensor) -> Tensor:
-        """Weighted, of each row of a batch (B,): the mean squared distance from 1 of how often a row, column or box expects a
-        value, for logits (B, S, V) whose last tokens are the values."""
+        """Of each row of a batch (B,): the mean squared distance from 1 of how often a row, column or box expects a value, for
+        logits (B, S, V) whose last tokens are the values."""
         high, wide = self.box
         n = high * wide
         chances = (
@@ -68,7 +68,7 @@ class Constraints(NamedTuple):
         expected = torch.stack(
             (chances.sum((3, 4)).flatten(1, 2), chances.sum((1, 2)).flatten(1, 2), chances.sum((2, 4)).flatten(1, 2))
         )  # (3, B, n, n): of every row, column and box
-        return self.weight * (expected - 1).square().mean((0, 2, 3))
+        return (expected - 1).square().mean((0, 2, 3))
 
 
 def deduction_loss(
@@ -106,7 +106,7 @@ def deduction_loss(
     sums |= {"lm_loss": answers.detach(), "q_halt_loss": doubts.detach()}
     if constraints:
         broken = sum((constraints.loss(out.logits) * standing).sum() for out in outs) / len(outs)
-        loss, sums["constraint_loss"] = loss + broken, broken.detach()
+        loss, sums["constraint_loss"] = loss + constraints.weight * broken, broken.detach()
     return loss, sums
 
 
@@ -150,5 +150,5 @@ def segment_loss(
         sums["q_continue_loss"] = q_continue_loss.detach()
     if constraints:
         broken = constraints.loss(out.logits).sum()
-        loss, sums["constraint_loss"] = loss + broken, broken.detach()
+        loss, sums["constraint_loss"] = loss + constraints.weight * broken, broken.detach()
     return loss, sums

@@ -26,6 +26,7 @@ from .layers import (
     LatticeView,
     PuzzleEmbedding,
     ReasoningModule,
+    UnitEmbedding,
     make_positions,
     packed,
     standing_positions,
@@ -68,6 +69,8 @@ class HRM(nn.Module):
         self.q_head = CastedLinear(width, 2, bias=True)
         self.puzzle_emb = PuzzleEmbedding(config.num_puzzle_identifiers, config.puzzle_emb_ndim)
         self.embed_pos = make_positions(config)
+        if config.unit_embedding:
+            self.embed_units = UnitEmbedding(width, config.side, config.box)
         if config.feedback:
             self.embed_answer = CastedEmbedding(self.view.embeddings, width, 0.0)  # nothing is heard of it at first
         if config.levels == "separate":
@@ -113,6 +116,8 @@ class HRM(nn.Module):
         cells = self.view.embed(grid, self.embed_tokens, self.dtype)
         if told is not None:
             cells = cells + self.view.embed(told, self.embed_answer, self.dtype)
+        if self.config.unit_embedding:
+            cells = self.embed_units(cells)
         padded = F.pad(puzzle_rows.to(self.dtype), (0, prefix * width - puzzle_rows.shape[-1]))
         together = torch.cat((padded.view(grid.shape[0], prefix, width), cells), 1)
         return self.embed_pos.embed(together) * math.sqrt(width)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from . import checkpoint as ckpt
 from .config import ModelConfig, Recipe, load_recipe, validated
-from .data import Split, load_split
+from .data import Metadata, Split, load_split
 from .evaluate import check_identifiers, evaluate
 from .halting import Carry, empty_carry
 from .losses import Constraints
@@ -83,6 +83,14 @@ Report = Callable[[int, dict[str, Any]], None]
 """Called on rank 0 with (step, metrics) whenever metrics are written."""
 
 
+def model_config(recipe: Recipe, meta: Metadata, **changes: Any) -> ModelConfig:
+    """The network of a recipe for a data set; `changes` over its keys. Raises ValueError where they do not go together."""
+    shape = {key: getattr(meta, key) for key in ("vocab_size", "seq_len", "num_puzzle_identifiers")}
+    if recipe.arch.needs_box:
+        shape["box"] = task_for(recipe.task, meta.seq_len).box
+    return validated(ModelConfig, recipe.arch.model_dump() | shape | changes, "arch")
+
+
 class Trainer:
     """A run: its model, optimizers and carry, and how to write them down."""
 
@@ -100,14 +108,7 @@ class Trainer:
             raise ValueError(
                 f"task={recipe.task} has {self.task.vocab_size} tokens, {recipe.data_path} {meta.vocab_size}: name its task"
             )
-        config = validated(
-            ModelConfig,
-            recipe.arch.model_dump()
-            | {"vocab_size": meta.vocab_size, "seq_len": meta.seq_len}
-            | {"num_puzzle_identifiers": meta.num_puzzle_identifiers}
-            | ({"box": self.task.box} if recipe.arch.needs_box else {}),
-            "arch",
-        )
+        config = model_config(recipe, meta)
         torch.manual_seed(recipe.seed)
         self.model = HRM(config).to(
             self.device
