@@ -1,10 +1,11 @@
 """Turn a finished run into weights that ship: bfloat16, measured as shipped, with a model card.
 
-    python benchmarks/ship_weights.py runs/sudoku/sudoku-cpu sudoku --trained-on "…" [--also FILE.csv.gz …]
+    python benchmarks/ship_weights.py runs/sudoku/sudoku-cpu sudoku --trained-on "…" [--also FILE.csv.gz …|SET …]
 
 The run's last checkpoint is taken (its running mean, if it has one), so no test row has a say in the choice. The card's
-figures come from the test split of the run's own data and from every `--also` file, read where it lies. Figures of an
-earlier card are kept, with the commit that they were measured at, where all that they depend on besides the code is the same.
+figures come from the test split of the run's own data and of every `--also`: a file, read where it lies, or a built-in
+set. Figures of an earlier card are kept, with the commit that they were measured at, where all that they depend on besides
+the code is the same.
 """
 
 import argparse
@@ -138,7 +139,8 @@ def summary(results: list[dict]) -> str:
     return "; ".join(
         f"right in {way} ({counted}): "
         + ", ".join(
-            f"{r['share']:.1%} of {NAMES.get(r['data'], r['data'])} ({r['rows']:,} rows)"
+            f"{r['share']:.1%} of {NAMES.get(r['data'], r['data'])} ({r['rows']:,} rows"
+            + (f", {r['verified']:.1%} valid by the rules)" if r["verified"] != r["share"] else ")")
             for r in results
             if r["way"] == way
         )
@@ -157,7 +159,10 @@ def measured_sets(task: str, data: str, also: list[Path], rows: int) -> list[tup
     """Name, split and how many of its first rows are measured (None: all) of each data set."""
     sets = [(f"{data}, test", load_split(data, "test"), None)]
     for path in also:
-        sets.append((path.name, load_rows(str(path), "test", partial(task_for, task)), rows))
+        if str(path) in BUILTIN:
+            sets.append((f"{path}, test", load_split(str(path), "test"), None))
+        else:
+            sets.append((path.name, load_rows(str(path), "test", partial(task_for, task)), rows))
     return sets
 
 
