@@ -180,7 +180,7 @@ class Maze:
             return "the path does not lead from S to G"
         if along != shortest:
             return f"the path takes {along} steps, {shortest} would do"
-        return "" if length == shortest else f"{length - shortest} cells of the path lead nowhere"
+        return "" if length == shortest else f"cells of the path that lead nowhere: {length - shortest}"
 
     def _cell(self, k: int) -> str:
         return f"cell r{k // self.columns + 1}c{k % self.columns + 1}"
