@@ -202,7 +202,7 @@ def test_a_puzzle_is_watched_segment_by_segment(client):
 
 
 def test_examples_are_puzzles_and_the_rest_tells_what_is_here(client):
-    for name, built_in, task in (("sudoku", "sudoku-hard-1k", Sudoku()), ("maze", "maze-15x15-1k", Maze(15, 15))):
+    for name, built_in, task in (("sudoku", "sudoku-hard-1k", Sudoku()), ("maze", "maze-30x30-hard-1k", Maze())):
         status, example = client.get(f"/v1/example/{name}")
         rows = load_split(built_in, "test").inputs
         assert status == 200 and json.loads(example)["puzzle"] in {task.format(task.decode(row)) for row in rows}
