@@ -41,6 +41,15 @@ def copied(task: ArcTask, asked: np.ndarray) -> list[np.ndarray]:
     return [asked, outputs[common]]
 
 
+def ballot_of(attempts: list[np.ndarray]) -> Ballot:
+    """One vote for each grid, the first the surest."""
+    ballot = Ballot()
+    for rank, grid in enumerate(attempts):
+        key = bytes(grid.shape) + grid.tobytes()
+        ballot.grids[key], ballot.confidences[key] = grid, [1.0 - rank / 10]
+    return ballot
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
@@ -54,10 +63,7 @@ def main() -> None:
         ballots = {}
         for task in tasks:
             for number, pair in enumerate(task.tests):
-                ballot = ballots[task.name, number] = Ballot()
-                for rank, grid in enumerate(attempts(task, pair.input)):
-                    key = bytes(grid.shape) + grid.tobytes()
-                    ballot.grids[key], ballot.confidences[key] = grid, [1.0 - rank / 10]
+                ballots[task.name, number] = ballot_of(attempts(task, pair.input))
         found = scores(tasks, ballots)
         print(f"| {name} | {found['tasks']} | {found['whole_task']:.1%} | {found['share_of_test_inputs']:.1%} |")
 

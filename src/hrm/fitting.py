@@ -23,7 +23,7 @@ from .tasks.arc import Arc, ArcTask, Pair, draw_table, largest_side
 AUGMENTATIONS = 31
 """Identifiers of a fitted task, besides its own."""
 BATCH = 32
-EMBEDDING_RATE, WEIGHTS_RATE = 1e-2, 5e-4
+EMBEDDING_RATE, WEIGHTS_RATE = 3e-2, 5e-4
 WARMUP = 20
 TABLE, EXPLORATION = 41, 42  # streams of random numbers
 
