@@ -37,11 +37,12 @@ def main() -> None:
     known = {name.split("|||")[0] for name in json.loads((asked.data / "identifiers.json").read_text())}
     every = [task for task in read_tasks(asked.source)[asked.part] if largest_side(task) <= side]
     tasks = [task for task in every if task.name not in known]
-    loss = found.card.get("loss_type", "softmax_cross_entropy")
     ballots, beside, steps = {}, {}, 0
     for number, task in enumerate(tasks, 1):
         print(f"{number} of {len(tasks)}", end="\r", file=sys.stderr)
-        fitted = fitting.fit(found.model, task, seconds=asked.seconds, everything=asked.everything, loss_type=loss)
+        fitted = fitting.fit(
+            found.model, task, seconds=asked.seconds, everything=asked.everything, loss_type=found.loss_type
+        )
         steps += fitted.steps
         ballots |= vote([Reasoner(fitted.model, "arc")], [Asked(task, fitted.table, 1)])
         beside |= {(task.name, k): ballot_of(nearest(task, pair.input)) for k, pair in enumerate(task.tests)}

@@ -211,6 +211,11 @@ class Weights:
     """What the weights were trained on and how well they did, as their maker wrote it."""
     where: str = ""
 
+    @property
+    def loss_type(self) -> str:
+        """The cross-entropy that they learned by; what an older card does not tell is softmax."""
+        return self.card.get("loss_type", "softmax_cross_entropy")
+
     def resized(self, seq_len: int) -> "Weights":
         """The same weights for puzzles of so many cells, if they do not depend on it (mixer=conv); else as they are.
 

@@ -262,8 +262,7 @@ def solve_arc(
             def tell(step: int, seconds: float, loss: float) -> None:
                 status.update(f"fitting: step {step}, {seconds:.0f} of {fitting['seconds']:.0f} s, loss {loss:.3f}")
 
-            fitting |= {"loss_type": found.card.get("loss_type", "softmax_cross_entropy")}
-            fitted = fit(found.model, task, report=tell, **fitting)
+            fitted = fit(found.model, task, report=tell, loss_type=found.loss_type, **fitting)
         reasoner, asked = Reasoner(fitted.model, "arc", **options), Asked(task, fitted.table, 1)
         what = "all weights were" if fitting["everything"] else "a puzzle embedding was"
         console.print(
