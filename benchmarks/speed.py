@@ -19,6 +19,7 @@ exceeds what the process held before anything was built: weights, gradients, opt
 import argparse
 import ctypes
 import gc
+import itertools
 import subprocess
 import sys
 import types
@@ -33,7 +34,7 @@ import torch.nn.functional as F
 
 from hrm.bench import Timed, ceiling, flop_counter, processor, timed
 from hrm.config import ModelConfig, Recipe, load_recipe
-from hrm.data import load_split
+from hrm.data import Split, load_split
 from hrm.halting import empty_carry
 from hrm.model import HRM, machine_dtype
 from hrm.optim import AdamATan2, SparseSignSGD, build_optimizers
@@ -41,7 +42,7 @@ from hrm.reasoner import Reasoner
 from hrm.sampling import DeviceSampler
 from hrm.supervision import supervised_deduction, supervised_segment
 from hrm.tasks import task_for
-from hrm.train import model_config
+from hrm.train import augmentation, model_config
 
 
 def main() -> None:
@@ -84,6 +85,8 @@ def main() -> None:
         report_memory(list(training(asked)))
     elif asked.what == "train":
         steps, way = {name: make() for name, make in training(asked).items()}, f"step of {asked.batch}"
+        sampler, drawn = drawing(asked)[-1], itertools.count()
+        steps["ours, drawing the next batch"] = lambda: sampler.batch(next(drawn))
         contenders = [Contender(name, way, asked.batch, step, Counted(step)) for name, step in steps.items()]
         for one in contenders:
             one.counted()  # a first step, which compiles otherwise than those that follow it
@@ -178,11 +181,10 @@ def training(asked: argparse.Namespace) -> dict[str, Callable[[], Callable[[], o
     """What makes an optimizer step of `--batch`: the reference's, ours as it is, compiled, and without the target's forward.
 
     The last leaves out what TRM leaves out, the second forward for the target of Q_continue: another halting, named so.
+    Steps meet one batch again and again.
     """
-    name = asked.name or "hrm-sudoku-1k"
-    recipe = load_recipe(name, [f"arch.forward_dtype={machine_dtype(asked.device)}"])
-    split = load_split(recipe.data_path, "train")
-    batch = DeviceSampler(split, batch_size=asked.batch, seed=0, device=asked.device).batch(0)
+    recipe, split, sampler = drawing(asked)
+    batch = sampler.batch(0)
 
     def model(**changes) -> HRM:
         torch.manual_seed(0)
@@ -203,6 +205,14 @@ def training(asked: argparse.Namespace) -> dict[str, Callable[[], Callable[[], o
     if recipe.arch.halting == "q_learning":
         contenders |= {"ours, compiled, halt_only": partial(ours, True, halting="halt_only")}
     return contenders
+
+
+def drawing(asked: argparse.Namespace) -> tuple[Recipe, Split, DeviceSampler]:
+    """The recipe, its training rows, and what draws batches of them, augmented and labelled as it says."""
+    recipe = load_recipe(asked.name or "hrm-sudoku-1k", [f"arch.forward_dtype={machine_dtype(asked.device)}"])
+    split = load_split(recipe.data_path, "train")
+    augment = augmentation(recipe, task_for(recipe.task, split.metadata.seq_len))
+    return recipe, split, DeviceSampler(split, batch_size=asked.batch, seed=0, device=asked.device, augment=augment)
 
 
 def our_step(model: HRM, recipe: Recipe, batch: dict[str, torch.Tensor], compiled: bool) -> Callable[[], object]:

@@ -17,7 +17,7 @@ from hrm.cli import app
 from hrm.data import load_split
 from hrm.display import board
 from hrm.evaluate import evaluate
-from hrm.tasks.maze import CELLS, FREE, GOAL, PATH, RIVAL, START, WALL, Maze, path_order
+from hrm.tasks.maze import CELLS, FREE, GOAL, PATH, RIVAL, START, WALL, Maze, flood, path_order, spread
 
 TASK = Maze(6, 6)
 OPEN = "S     \n ##   \n #    \n   ## \n    # \n     G"
@@ -49,6 +49,23 @@ def drawn(count: int, side: int = 12, seed: int = 0, **options) -> tuple[Maze, n
     made = maze.generate_many(np.random.default_rng(seed), **options)
     puzzles, answers = zip(*(next(made) for _ in range(count)), strict=True)
     return maze, np.stack(puzzles), np.stack(answers)
+
+
+def test_a_flood_counts_steps_and_does_not_leave_its_board():
+    random = np.random.default_rng(0)
+    passable, source = random.random((40, 7, 9)) < 0.7, random.random((40, 7, 9)) < 0.03
+    expected = np.full(passable.shape, -1)
+    expected[passable & source] = 0
+    for step in range(passable[0].size):
+        for which, row, column in np.argwhere(expected == step):
+            for near in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
+                inside = 0 <= near[0] < 7 and 0 <= near[1] < 9
+                if inside and passable[which, *near] and expected[which, *near] < 0:
+                    expected[which, *near] = step + 1
+    assert (flood(passable, source) == expected).all() and (expected > 5).any()
+    tensors = torch.from_numpy(passable), torch.from_numpy(source)
+    for filled in (flood(*tensors), spread(*tensors)):
+        assert filled.dtype == torch.int64 and (filled.numpy() == expected).all()
 
 
 def test_labels_are_those_of_a_queue_search():

@@ -91,6 +91,26 @@ def model_config(recipe: Recipe, meta: Metadata, **changes: Any) -> ModelConfig:
     return validated(ModelConfig, recipe.arch.model_dump() | shape | changes, "arch")
 
 
+def augmentation(
+    recipe: Recipe, task: Any
+) -> Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None:
+    """What a recipe makes of the inputs and labels (B, S) that are drawn; None where they stay."""
+    if not (recipe.augment or recipe.reclue or recipe.relabel):
+        return None
+
+    def augment(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if recipe.relabel:
+            inputs, labels = task.relabel(inputs, labels, generator, recipe.relabel)
+        if recipe.augment:
+            inputs, labels = task.augment(inputs, labels, generator)
+        if recipe.reclue:
+            how = {"share": recipe.reclue, "hints": recipe.reclue_hints, "drop": recipe.reclue_drop}
+            inputs = task.reclue(inputs, labels, generator, **how)
+        return inputs, labels
+
+    return augment
+
+
 class Trainer:
     """A run: its model, optimizers and carry, and how to write them down."""
 
@@ -128,7 +148,7 @@ class Trainer:
             rank=ranks.rank,
             world_size=ranks.world,
             device=str(self.device),
-            augment=self._augment if recipe.augment or recipe.reclue or recipe.relabel else None,
+            augment=augmentation(recipe, self.task),
         )
         self.total = recipe.total_steps(meta.total_groups * meta.mean_puzzle_examples)
         if self.total < 1:
@@ -197,17 +217,6 @@ class Trainer:
             self.mean.update_parameters(self.model)
         self.carry = done.carry
         self._watch(done.loss, norm, done.sums)
-
-    def _augment(self, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        recipe = self.recipe
-        if recipe.relabel:
-            inputs, labels = self.task.relabel(inputs, labels, generator, recipe.relabel)
-        if recipe.augment:
-            inputs, labels = self.task.augment(inputs, labels, generator)
-        if recipe.reclue:
-            how = {"share": recipe.reclue, "hints": recipe.reclue_hints, "drop": recipe.reclue_drop}
-            inputs = self.task.reclue(inputs, labels, generator, **how)
-        return inputs, labels
 
     def _depth(self, salt: int) -> int | None:
         if self.recipe.depth_schedule:

@@ -10,6 +10,7 @@ paths in the order of their directions, and so a greedy walk: at every cell the 
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -388,8 +389,9 @@ class Maze:
 
         boards = tokens.view(-1, self.rows, self.columns)
         free, start, goal = (boards > WALL + 1, boards == START + 1, boards == GOAL + 1)
-        onward = flood(free, goal)
-        before, after = (beside(torch.where(field < 0, FAR, field)) for field in (flood(free, start), onward))
+        fields = flood(free.repeat(2, 1, 1), torch.cat((start, goal)))  # in one, for each call has its own many steps
+        onward = fields[len(boards) :]
+        before, after = beside(torch.where(fields < 0, FAR, fields)).chunk(2)
         through = before[..., :, None] + after[..., None, :] + 2  # (B, R, C, 4, 4): in from one side, out by another
         back = FAR * torch.eye(4, dtype=through.dtype, device=through.device)  # by the same one: a pocket
         longer = (through + back).amin((-2, -1)) - (onward * start).sum((1, 2))[:, None, None]
@@ -436,20 +438,39 @@ def beside(boards: Any, outside: int = FAR) -> Any:
 
 
 def flood(passable: Any, source: Any) -> Any:
-    """Steps from the source cells over passable ones in each of N boards, (N, R, C) int; -1 where none lead. Arrays of numpy or
-    tensors of torch."""
-    edge, left = source & passable, passable & ~source
+    """Steps from the source cells over passable ones in each of N boards, (N, R, C) int64; -1 where none lead. Arrays of
+    numpy or tensors of torch, those of the CPU by way of numpy, whose small steps cost less."""
+    if isinstance(passable, np.ndarray) or passable.device.type != "cpu":
+        return spread(passable, source)
+    import torch
+
+    return torch.from_numpy(spread(passable.numpy(), source.numpy()))
+
+
+def spread(passable: Any, source: Any) -> Any:
+    """`flood` in the library that the boards come in."""
+    if isinstance(passable, np.ndarray):
+        pad = partial(np.pad, pad_width=((0, 0), (0, 1), (0, 1)))
+    else:
+        import torch
+
+        pad = partial(torch.nn.functional.pad, pad=(0, 1, 0, 1))
+    count, rows, columns = passable.shape
+    width = columns + 1  # a wall ends every row and board, so that in one line of all cells neighbours are shifts
+    edge, left = (pad(cells).reshape(-1) for cells in (source & passable, passable & ~source))
     field = left * 0
     while edge.any():
         near = edge & False
-        near[:, 1:] |= edge[:, :-1]
-        near[:, :-1] |= edge[:, 1:]
-        near[:, :, 1:] |= edge[:, :, :-1]
-        near[:, :, :-1] |= edge[:, :, 1:]
+        near[1:] = edge[:-1]
+        near[:-1] |= edge[1:]
+        near[width:] |= edge[:-width]
+        near[:-width] |= edge[width:]
         field += left
         edge = near & left
-        left = left & ~edge
-    field[left | ~passable] = -1
+        left = left ^ edge
+    field[left] = -1
+    field = field.reshape(count, rows + 1, width)[:, :rows, :columns]
+    field[~passable] = -1
     return field
 
 
