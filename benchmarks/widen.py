@@ -26,9 +26,9 @@ from hrm.reasoner import Reasoner
 def widened(narrow: HRM, times: int, changes: dict) -> HRM:
     """A model with `times` the channels and heads. Raises ValueError where its MLP is no whole number of copies wide."""
     config = narrow.config
-    if not config.mixers <= {"attention", "groups"} or config.pos_encodings == "learned":
+    if not config.mixers <= {"attention", "groups", "conv"} or config.pos_encodings == "learned":
         kinds = f"mixer={config.mixer}, H_mixer={config.H_mixer}, pos_encodings={config.pos_encodings}"
-        raise ValueError(f"{kinds}: only attention with RoPE and groups are widened")
+        raise ValueError(f"{kinds}: only attention with RoPE, groups and conv are widened")
     wide = HRM(
         ModelConfig(
             **config.model_dump()
@@ -37,11 +37,13 @@ def widened(narrow: HRM, times: int, changes: dict) -> HRM:
         )
     )
     tensors = narrow.state_dict()
-    wide.load_state_dict({name: copied(name, tensors[name], like, times) for name, like in wide.state_dict().items()})
+    wide.load_state_dict(
+        {name: copied(name, tensors[name], like, times, config.hidden_size) for name, like in wide.state_dict().items()}
+    )
     return wide.eval()
 
 
-def copied(name: str, tensor: Tensor, like: Tensor, times: int) -> Tensor:
+def copied(name: str, tensor: Tensor, like: Tensor, times: int, channels: int) -> Tensor:
     if name.endswith(("embedding_weight", "puzzle_emb.weights")):
         return tensor.repeat(1, times) / math.sqrt(times)  # the model multiplies by the root of its width
     if name.endswith("_init"):
@@ -50,12 +52,16 @@ def copied(name: str, tensor: Tensor, like: Tensor, times: int) -> Tensor:
         return tensor
     gated = ("gate_up_proj.weight", "own.weight", "line.weight", "box_.weight", "cell.weight")
     parts = 3 if "qkv" in name else 2 if name.endswith(gated) else 1  # of the output, each copied by itself
+    heard = (
+        max(1, tensor.shape[1] // channels) if name.endswith("gate_up_proj.weight") else 1
+    )  # and of the input: a cell, neighbours
     out, into = like.shape[0] / tensor.shape[0], like.shape[1] / tensor.shape[1]
     if out != int(out) or into != int(into):
         raise ValueError(f"{name}: {tuple(like.shape)} is no whole number of copies of {tuple(tensor.shape)}")
-    copies = tensor.unflatten(0, (parts, -1)).repeat(1, int(out), int(into)).flatten(0, 1).unflatten(1, (int(into), -1))
+    copies = tensor.unflatten(1, (heard, -1)).unflatten(0, (parts, -1)).repeat(1, int(out), 1, int(into))
+    copies = copies.flatten(0, 1).unflatten(2, (int(into), -1))  # (outputs, heard, copies, channels)
     share = torch.rand(copies.shape) + 0.3
-    return (copies * share / share.sum(1, keepdim=True)).flatten(1)
+    return (copies * share / share.sum(2, keepdim=True)).flatten(1)
 
 
 def main() -> None:
