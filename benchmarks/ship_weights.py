@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from hrm import checkpoint as ckpt
-from hrm.config import Recipe, load_recipe, recipe_names
+from hrm.config import ModelConfig, Recipe, load_recipe, recipe_names, validated
 from hrm.data import BUILTIN, Split, load_rows, load_split
 from hrm.evaluate import evaluate
 from hrm.model import machine_dtype
@@ -54,19 +54,20 @@ def main() -> None:
     parser.add_argument("--trained-on", required=True)
     parser.add_argument("--also", type=Path, nargs="*", default=[])
     parser.add_argument("--rows", type=int, default=10_000, help="first rows of each --also file that are measured")
-    parser.add_argument("--max-segments", type=int, help="segments that inference may run, if not as trained")
     parser.add_argument(
-        "--rule-out-below", type=float, help="the same of rule_out_below_eval, chosen on validation rows"
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="keys of arch for inference, such as halt_max_steps_eval=64 or accept_above=0.9, chosen on validation rows",
     )
     parser.add_argument("--no-checked", action="store_true", help="leave out the way in which the rules accept answers")
     asked = parser.parse_args()
     last = ckpt.pointed(asked.run, "last")
     recipe = load_recipe(str(asked.run / "config.yaml"))
     found = ckpt.load_weights(last, "cpu", forward_dtype=recipe.arch.forward_dtype)
-    if asked.max_segments:
-        found.model.config = found.model.config.model_copy(update={"halt_max_steps_eval": asked.max_segments})
-    if asked.rule_out_below:
-        found.model.config = found.model.config.model_copy(update={"rule_out_below_eval": asked.rule_out_below})
+    changes = {key: json.loads(value) for key, _, value in (change.partition("=") for change in asked.set)}
+    found.model.config = validated(ModelConfig, found.model.config.model_dump() | changes, "--set")
     environment = ckpt.read_json(asked.run / "environment.json")
     trainer = ckpt.read_json(last / "trainer.json")
     data, built = source_of(recipe.data_path)

@@ -248,6 +248,23 @@ def test_confidence_stops_at_the_first_pass_that_halts_sure_of_itself():
     assert found.passes.tolist() == [1, 2, 3] and found.segments.tolist() == [2, 4, 6]
 
 
+def test_how_sure_a_pass_must_be_is_asked_of_the_reasoner_and_else_of_the_weights():
+    configured = six_by_six(**LATTICE, accept_above=0.8)
+    for model, how, looks in ((configured, {}, 2), (configured, {"accept": 0.6}, 1), (six_by_six(**LATTICE), {}, 1)):
+        reasoner = Reasoner(model, passes=3, **how)
+        asked = scripted(reasoner, [answers(GRIDS[:1], sure, 1, True) for sure in (0.7, 0.85, 0.9)])
+        found = reasoner.run(GRIDS[:1])
+        assert asked == [([0], [look]) for look in range(looks)] and found.passes.tolist() == [looks]
+
+
+@pytest.mark.parametrize("how", [{}, {"passes": 3, "check": True}, {"passes": 3, "select": "votes"}])
+def test_how_sure_is_only_asked_where_confidence_chooses(how):
+    with pytest.raises(ValueError, match=r"accept=0\.6: only where one of several passes is chosen by confidence"):
+        Reasoner(six_by_six(**LATTICE), accept=0.6, **how)
+    with pytest.raises(ValueError, match=r"accept=2: from 0 to 1"):
+        Reasoner(six_by_six(**LATTICE), passes=3, accept=2)
+
+
 def test_residual_and_votes_look_at_every_pass():
     looks = [
         answers(GRIDS[:2], [0.6, 0.9], [0.5, 0.1], [True, True]),
@@ -269,13 +286,13 @@ def test_the_thinking_program_counts_the_looks_that_a_user_gets(tmp_path, monkey
     ckpt.save_weights(tmp_path / "w", model, "sudoku", {})
     grids = ([task.format(task.decode(grid)) for grid in part[:8]] for part in (split.inputs, split.labels))
     (tmp_path / "few.csv").write_text("\n".join(["question,answer", *map(",".join, zip(*grids, strict=True))]))
-    asked = f"thinking {tmp_path}/w --data {tmp_path}/few.csv --segments 2 --passes 2 --pins 0"
+    asked = f"thinking {tmp_path}/w --data {tmp_path}/few.csv --segments 2 --passes 2 --pins 0 --accept 1"
     monkeypatch.setattr("sys.argv", asked.split())
     benchmark("thinking").main()
     said = dict(line.split(" | ")[::4][:2] for line in capsys.readouterr().out.splitlines() if " looks, " in line)
     passes = Reasoner.load(tmp_path / "w", passes=2).run(split.inputs[:8]).passes.mean()
     assert 1 < passes < 2
-    assert said == {"| up to 2 looks, confidence": f"{passes:.2f}"} | {
+    assert said == {"| up to 2 looks, confidence": f"{passes:.2f}", "| up to 2 looks, confidence above 1": "2.00"} | {
         f"| 2 looks, {select}": "2.00" for select in ("residual", "votes", "any")
     }
 

@@ -66,6 +66,12 @@ Select = Annotated[
         help="how one answer of several passes is chosen: confidence; with a latent carry also residual, votes"
     ),
 ]
+Accept = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1, help="confidence above which a pass ends the looking (latent carry); default: as configured"
+    ),
+]
 Check = Annotated[
     bool, typer.Option("--check", help="of several passes accept one only if its answer obeys the puzzle's rules")
 ]
@@ -143,6 +149,7 @@ def solve(
     passes: Passes = None,
     patience: Patience = None,
     select: Select = "confidence",
+    accept: Accept = None,
     check: Check = False,
     noise: Noise = 0.0,
     pins: Pins = 0,
@@ -175,7 +182,9 @@ def solve(
         writable(drawable(png))
     if task == "arc":
         refuse(
-            context, "passes patience select check noise pins watch", "not for ARC, whose answers are chosen by votes"
+            context,
+            "passes patience select accept check noise pins watch",
+            "not for ARC, whose answers are chosen by votes",
         )
         if output == "csv":
             raise ValueError("--format csv: an ARC task is answered in text or json")
@@ -190,8 +199,9 @@ def solve(
         refuse(context, "watch png", "draws one puzzle; not with --format json or csv, nor standard input")
     to_solve = asked(puzzle, known_task(task))
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size, "patience": patience}
-    options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
-    if select == "confidence" and not pins:
+    options |= {"passes": passes, "select": select, "accept": accept, "check": check, "noise": noise, "pins": pins}
+    options |= {"backend": backend}
+    if select == "confidence" and accept is None and not pins:
         options |= enough_passes(task, passes, check)
     named = weights or shipped_for(task)
     reasoner = Reasoner.load(named, device, forward_dtype=dtype, seq_len=to_solve.cells, **options)
@@ -492,6 +502,7 @@ def evaluate_command(
     passes: Annotated[int, typer.Option(min=1, help="most passes over a puzzle, one answer chosen")] = 1,
     patience: Patience = None,
     select: Select = "confidence",
+    accept: Accept = None,
     check: Check = False,
     noise: Noise = 0.0,
     pins: Pins = 0,
@@ -516,7 +527,9 @@ def evaluate_command(
     found = load_weights(weights, device, forward_dtype=dtype)
     if found.task == "arc":
         refuse(
-            context, "answers passes patience select check noise pins", "not for ARC, whose answers are chosen by votes"
+            context,
+            "answers passes patience select accept check noise pins",
+            "not for ARC, whose answers are chosen by votes",
         )
     else:
         refuse(context, "votes ensemble submission", "for ARC only")
@@ -528,7 +541,8 @@ def evaluate_command(
     rows = load_rows(data, split, lambda cells: task_for(found.task, found.resized(cells).model.config.seq_len))
     found = suited(found, rows, data)
     options = {"max_segments": max_segments, "halt": halt, "batch_size": batch_size, "patience": patience}
-    options |= {"passes": passes, "select": select, "check": check, "noise": noise, "pins": pins, "backend": backend}
+    options |= {"passes": passes, "select": select, "accept": accept, "check": check, "noise": noise, "pins": pins}
+    options |= {"backend": backend}
     reasoner = Reasoner(found.model, found.task, **options)
     if found.task == "arc":
         others = [load_weights(name, device, forward_dtype=dtype) for name in ensemble or ()]
@@ -554,6 +568,7 @@ def evaluate_command(
         f"segments       {report['mean_segments']:.2f} on average in {report['mean_passes']:.2f} passes, "
         f"at most {report['max_segments']} a pass, halt={report['halt']}"
         + (f", patience {report['patience']}" if report["patience"] else "")
+        + (f", accepted above {report['accept']:g}" if report["accept"] is not None else "")
     )
     if within := report.get("right_within_passes"):
         print(f"right within   {', '.join(f'{k}: {share:.2%}' for k, share in within.items())} passes")

@@ -105,6 +105,8 @@ class Arch(Closed):
     """Segments that a puzzle may run in training."""
     halt_max_steps_eval: Segments | None = None
     """Segments that inference may run; None takes halt_max_steps."""
+    accept_above: Share = 0.5
+    """Where inference looks at a puzzle several times: the confidence above which it takes an answer and looks no further."""
     halt_exploration_prob: Share = 0.1
     """Chance that a puzzle in training must run a random number of segments, 2 to halt_max_steps, before it may halt."""
 

@@ -43,11 +43,11 @@ class Reasoner:
     `passes`: up to so many looks at a puzzle. The first is the plain one; each other takes a random symmetry of the
     puzzle, undone afterwards, and a random initial state where the model was trained with such; with `noise` > 0 normal
     noise of that deviation joins the state before each of its segments (PTRM). `select`: how one answer is chosen.
-    "confidence": a pass that halts of its own accord with confidence above one half is accepted and ends the looking,
-    else the most confident; "residual": of all passes the one whose state moved least at the end (EqR); "votes": the
-    answer with the largest sum of confidences over all passes. With `pins` a puzzle still without an accepted answer is
-    asked up to so many times more, with a cell filled in that the first look wavered over. With `check` a pass is
-    accepted if, and only if, its answer obeys the puzzle's rules.
+    "confidence": a pass that halts of its own accord with confidence above `accept` (default: as configured, mostly one
+    half) is accepted and ends the looking, else the most confident; "residual": of all passes the one whose state moved
+    least at the end (EqR); "votes": the answer with the largest sum of confidences over all passes. With `pins` a puzzle
+    still without an accepted answer is asked up to so many times more, with a cell filled in that the first look wavered
+    over. With `check` a pass is accepted if, and only if, its answer obeys the puzzle's rules.
 
     `states`: the thoughts of a trace hold z_H and z_L as well, up to a megabyte each.
 
@@ -65,6 +65,7 @@ class Reasoner:
         passes: int | None = None,
         patience: int | None = None,
         select: str = "confidence",
+        accept: float | None = None,
         check: bool = False,
         noise: float = 0.0,
         pins: int = 0,
@@ -91,9 +92,11 @@ class Reasoner:
                 raise ValueError(f"{name}={value}: at {'least 1' if value < 1 else 'most 2147483647'}")
         if noise < 0 or pins < 0:
             raise ValueError(f"noise={noise}, pins={pins}: not negative")
+        if accept is not None and not 0 <= accept <= 1:
+            raise ValueError(f"accept={accept}: from 0 to 1")
         if pins and select != "confidence":
             raise ValueError(f"pins={pins}: pin and retry goes by confidence; not with select={select}")
-        if deduces and (select != "confidence" or noise or pins or halt not in ("auto", "never")):
+        if deduces and (select != "confidence" or accept is not None or noise or pins or halt not in ("auto", "never")):
             raise ValueError("this model carries candidates: only max_segments, passes, patience and check apply to it")
         if patience is not None and not deduces:
             raise ValueError(f"patience={patience}: only for a model that carries candidates")
@@ -112,6 +115,10 @@ class Reasoner:
         self.max_segments, self.patience = max_segments, patient
         self.halt = "full" if deduces else ("settled" if learned else "stable") if halt == "auto" else halt
         self.passes, self.select, self.check = passes, select, check
+        self.accept = model.config.accept_above if accept is None else accept
+        self.goes_by_confidence = not deduces and not check and select == "confidence" and passes + pins > 1
+        if accept is not None and not self.goes_by_confidence:
+            raise ValueError(f"accept={accept}: only where one of several passes is chosen by confidence")
         self.noise, self.pins, self.seed = noise, pins, seed
         self.backend, self.engine = backend, engine_for(backend, self.model, task)
         self.others: dict[int, Reasoner] = {}
@@ -236,7 +243,7 @@ class Reasoner:
             return self._obey_rules(tokens, answers.tokens)
         if self.select != "confidence":
             return np.zeros(len(tokens), np.bool_)
-        return (answers.confidence > 0.5) & (answers.halted | (self.halt == "never"))
+        return (answers.confidence > self.accept) & (answers.halted | (self.halt == "never"))
 
     def _obey_rules(self, tokens: np.ndarray, answers: np.ndarray) -> np.ndarray:
         return self.task.verify_batch(self.task.decode(tokens), self.task.decode(answers))
