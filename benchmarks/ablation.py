@@ -93,17 +93,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     asked = parser.parse_args()
-    chosen = {}
+    chosen, recipes = {}, []
     for name in asked.only or VARIANTS:
         overrides = [f"seed={asked.seed}", "test_at_end=false", "eval_every=null", "steps=1000000", *asked.set]
         overrides += [*VARIANTS[name], *([f"data_path={asked.data}"] if asked.data else [])]
         try:
-            load_recipe(asked.recipe, overrides)
+            recipe = load_recipe(asked.recipe, overrides)
         except ValueError as error:
             if asked.only:
                 raise
             print(f"{name}: not of this recipe: {error}", file=sys.stderr)
         else:
+            if recipe in recipes:
+                print(f"{name}: changes nothing of this recipe", file=sys.stderr)
+                continue
+            recipes.append(recipe)
             chosen[name] = overrides
     rates = {name: speed(asked.recipe, overrides) for name, overrides in chosen.items()}
     print(f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, `{' '.join(sys.argv)}`\n")

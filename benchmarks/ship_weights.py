@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from hrm import checkpoint as ckpt
-from hrm.config import ModelConfig, Recipe, load_recipe, recipe_names, validated
+from hrm.config import ModelConfig, Recipe, load_recipe, recipe_names
 from hrm.data import BUILTIN, Split, load_rows, load_split
 from hrm.evaluate import evaluate
 from hrm.model import machine_dtype
@@ -37,6 +37,8 @@ NAMES = {
     "maze_hard_like_test_1k.csv.gz": "unseen hard 30x30 mazes",
 }
 """What the summary calls a data set."""
+INFERENCE = ("halt_max_steps_eval", "patience", "rule_out_below_eval", "accept_above")
+"""Keys of arch that no training asks for."""
 MANY = {"passes": DEDUCTION_PASSES}
 WAYS = {
     "one pass": {"passes": 1},
@@ -59,15 +61,18 @@ def main() -> None:
         nargs="*",
         default=[],
         metavar="KEY=VALUE",
-        help="keys of arch for inference, such as halt_max_steps_eval=64 or accept_above=0.9, chosen on validation rows",
+        help=f"what inference is told otherwise than training, chosen on validation rows: {', '.join(INFERENCE)}",
     )
     parser.add_argument("--no-checked", action="store_true", help="leave out the way in which the rules accept answers")
     asked = parser.parse_args()
     last = ckpt.pointed(asked.run, "last")
     recipe = load_recipe(str(asked.run / "config.yaml"))
     found = ckpt.load_weights(last, "cpu", forward_dtype=recipe.arch.forward_dtype)
-    changes = {key: json.loads(value) for key, _, value in (change.partition("=") for change in asked.set)}
-    found.model.config = validated(ModelConfig, found.model.config.model_dump() | changes, "--set")
+    keys = [change.partition("=")[0] for change in asked.set]
+    if not set(keys) <= set(INFERENCE):
+        parser.error(f"--set {' '.join(asked.set)}: only of {', '.join(INFERENCE)}")
+    told = load_recipe(str(asked.run / "config.yaml"), [f"arch.{change}" for change in asked.set]).arch
+    found.model.config = found.model.config.model_copy(update={key: getattr(told, key) for key in keys})
     environment = ckpt.read_json(asked.run / "environment.json")
     trainer = ckpt.read_json(last / "trainer.json")
     data, built = source_of(recipe.data_path)
@@ -153,7 +158,8 @@ def basis(folder: Path) -> list:
     """All that the results of a folder of weights depend on besides the code, whose commit stands beside them."""
     sums, document = ckpt.read_json(folder / "index.json")["sha256"], ckpt.read_json(folder / "model.json")
     weights = {name: value for name, value in sums.items() if name.endswith(".safetensors")}
-    return [weights, document["task"], document["config"], document["card"].get("measured")]
+    config = ModelConfig(**document["config"]).model_dump()  # with what keys that came later mean there
+    return [weights, document["task"], config, document["card"].get("measured")]
 
 
 def measured_sets(task: str, data: str, also: list[Path], rows: int) -> list[tuple[str, Split, int | None]]:

@@ -78,6 +78,7 @@ REPORT = {
     "passes": 32,
     "max_segments": 64,
     "patience": 4,
+    "accept": None,
     "device": "cpu",
     "dtype": "float32",
     "work": [{"name": "eager, 1 puzzle", "gflop": 1.0, "share_of_ceiling": 0.1}],

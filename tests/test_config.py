@@ -57,6 +57,11 @@ def test_mistakes_get_one_line_with_the_nearest_right_name(override, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_carry_of_candidates_has_no_bar_for_looks():
+    with pytest.raises(ValueError, match=r"arch.accept_above would change nothing here: it is only for a latent carry"):
+        load_recipe("candidates-sudoku-1k", ["arch.accept_above=0.9"])
+
+
 def test_a_length_takes_the_place_of_the_recipes():
     assert (load_recipe("hrm-sudoku-1k", ["steps=5"]).epochs, load_recipe("hrm-sudoku-1k", ["steps=5"]).steps) == (
         None,

@@ -259,7 +259,7 @@ def test_how_sure_a_pass_must_be_is_asked_of_the_reasoner_and_else_of_the_weight
 
 @pytest.mark.parametrize("how", [{}, {"passes": 3, "check": True}, {"passes": 3, "select": "votes"}])
 def test_how_sure_is_only_asked_where_confidence_chooses(how):
-    with pytest.raises(ValueError, match=r"accept=0\.6: only where one of several passes is chosen by confidence"):
+    with pytest.raises(ValueError, match=r"accept=0\.6: only where confidence chooses among several: give passes"):
         Reasoner(six_by_six(**LATTICE), accept=0.6, **how)
     with pytest.raises(ValueError, match=r"accept=2: from 0 to 1"):
         Reasoner(six_by_six(**LATTICE), passes=3, accept=2)

@@ -30,7 +30,7 @@ from .reasoner import Reasoner
 
 LOSS = 0.2
 """A later report that needs this share more FLOPs, or reaches this share less of the machine, is slower."""
-ALIKE = ("puzzles", "puzzles_hash", "weights_hash", "passes", "max_segments", "patience", "device", "dtype")
+ALIKE = ("puzzles", "puzzles_hash", "weights_hash", "passes", "max_segments", "patience", "accept", "device", "dtype")
 """What two reports that are compared must have in common, besides the name of the weights."""
 
 
@@ -137,6 +137,7 @@ def bench(
         "passes": eager.passes,
         "max_segments": eager.max_segments,
         "patience": eager.patience,
+        "accept": eager.accept if eager.goes_by_confidence else None,
         "rounds": rounds,
         "ceiling_gflop_per_s": top / 1e9,
         "ceiling_dtype": machine_dtype(device),

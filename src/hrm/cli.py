@@ -51,7 +51,7 @@ Passes = Annotated[
     typer.Option(
         min=1,
         help="most passes over a puzzle, one answer chosen; default: 32 where candidates are carried, else 1; "
-        "where mazes are solved or served: 32 with --check",
+        "where mazes are solved or served, and nothing is said of how to choose: 32 with --check",
     ),
 ]
 Patience = Annotated[

@@ -106,7 +106,8 @@ class Arch(Closed):
     halt_max_steps_eval: Segments | None = None
     """Segments that inference may run; None takes halt_max_steps."""
     accept_above: Share = 0.5
-    """Where inference looks at a puzzle several times: the confidence above which it takes an answer and looks no further."""
+    """Of a latent carry, where inference looks at a puzzle several times: the confidence above which it takes an answer
+    and looks no further."""
     halt_exploration_prob: Share = 0.1
     """Chance that a puzzle in training must run a random number of segments, 2 to halt_max_steps, before it may halt."""
 
@@ -470,6 +471,7 @@ ONLY_WITH: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
         ("start_hints", "start_wrong", "arch.patience", "arch.rule_out_below", "arch.rule_out_below_eval"),
         ("a carry with candidates", lambda recipe: recipe.arch.deduces),
     ),
+    "arch.accept_above": ("a latent carry", lambda recipe: not recipe.arch.deduces),
     "feedback_noise": ("arch.feedback=true", lambda recipe: recipe.arch.feedback),
 }
 """Keys that only matter where others are set so; given by hand elsewhere they are refused. (A recipe may hold them idle.)"""

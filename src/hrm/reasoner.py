@@ -36,7 +36,7 @@ class Reasoner:
 
     A model whose carry is candidates makes `passes` of another kind: each ends in a full grid or, by the model's own
     word, a dead end, and the next sets out from the most probable branch left (deduction.py); it halts when its grid is
-    full, and `select`, `noise` and `pins` are not for it. `patience`: segments in a row that rule nothing out before it
+    full, and `select`, `accept`, `noise` and `pins` are not for it. `patience`: segments in a row that rule nothing out before it
     assumes a value (default: as configured); where it is given alone, passes may be longer by as much. Its default is 32
     passes; that of the others, to which the following applies, is one.
 
@@ -118,7 +118,9 @@ class Reasoner:
         self.accept = model.config.accept_above if accept is None else accept
         self.goes_by_confidence = not deduces and not check and select == "confidence" and passes + pins > 1
         if accept is not None and not self.goes_by_confidence:
-            raise ValueError(f"accept={accept}: only where one of several passes is chosen by confidence")
+            raise ValueError(
+                f"accept={accept}: only where confidence chooses among several: give passes or pins, not check"
+            )
         self.noise, self.pins, self.seed = noise, pins, seed
         self.backend, self.engine = backend, engine_for(backend, self.model, task)
         self.others: dict[int, Reasoner] = {}
