@@ -265,6 +265,12 @@ def test_how_sure_is_only_asked_where_confidence_chooses(how):
         Reasoner(six_by_six(**LATTICE), passes=3, accept=2)
 
 
+@pytest.mark.parametrize("shape", [(2, 25), (36,)])
+def test_tokens_of_another_size_are_refused(shape):
+    with pytest.raises(ValueError, match=r"tokens of shape .*: expected \(puzzles, 36\)"):
+        Reasoner(six_by_six(**LATTICE)).run(np.full(shape, 2, np.uint8))
+
+
 def test_residual_and_votes_look_at_every_pass():
     looks = [
         answers(GRIDS[:2], [0.6, 0.9], [0.5, 0.1], [True, True]),

@@ -234,7 +234,13 @@ class Reasoner:
         puzzle_identifiers: np.ndarray | None = None,
         watch: Callable[[Thought], None] | None = None,
     ) -> Answers:
-        """Answer N puzzles, in their order: tokens (N, S) uint8 and, where the model knows puzzles by name, identifiers (N,)."""
+        """Answer N puzzles, in their order: tokens (N, S) uint8 and, where the model knows puzzles by name, identifiers (N,).
+
+        Raises ValueError for puzzles of another size than the model is built for.
+        """
+        if tokens.shape[1:] != (cells := self.model.config.seq_len,):
+            shape = f"tokens of shape {tokens.shape}: expected (puzzles, {cells})"
+            raise ValueError(f"{shape}; Reasoner.load(…, seq_len=…) makes weights fit that are for any size")
         names = np.zeros(len(tokens), np.int32) if puzzle_identifiers is None else puzzle_identifiers
         with self.model.cast_once():
             return answer_all(self.running(), tokens, names, self.batch_size, watch)
