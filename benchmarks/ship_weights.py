@@ -66,13 +66,12 @@ def main() -> None:
     parser.add_argument("--no-checked", action="store_true", help="leave out the way in which the rules accept answers")
     asked = parser.parse_args()
     last = ckpt.pointed(asked.run, "last")
-    recipe = load_recipe(str(asked.run / "config.yaml"))
-    found = ckpt.load_weights(last, "cpu", forward_dtype=recipe.arch.forward_dtype)
     keys = [change.partition("=")[0] for change in asked.set]
     if not set(keys) <= set(INFERENCE):
         parser.error(f"--set {' '.join(asked.set)}: only of {', '.join(INFERENCE)}")
-    told = load_recipe(str(asked.run / "config.yaml"), [f"arch.{change}" for change in asked.set]).arch
-    found.model.config = found.model.config.model_copy(update={key: getattr(told, key) for key in keys})
+    recipe = load_recipe(str(asked.run / "config.yaml"), [f"arch.{change}" for change in asked.set])
+    found = ckpt.load_weights(last, "cpu", forward_dtype=recipe.arch.forward_dtype)
+    found.model.config = found.model.config.model_copy(update={key: getattr(recipe.arch, key) for key in keys})
     environment = ckpt.read_json(asked.run / "environment.json")
     trainer = ckpt.read_json(last / "trainer.json")
     data, built = source_of(recipe.data_path)

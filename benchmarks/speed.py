@@ -4,6 +4,7 @@
     python benchmarks/speed.py memory [RECIPE] [--batch 16] [--reference PATH]
     python benchmarks/speed.py solve [WEIGHTS] [--puzzles 64] [--batch 64] [--alone 16] [--rounds 5] [--reference PATH]
 
+`train` tells what drawing a batch costs as well, augmented and labelled as the recipe says.
 `--device cuda` measures `train` and `solve` on a GPU (not run on one yet).
 
 With `--reference`, for a RECIPE of the paper's kind, both run one HRM on the same weights and rows: the paper's network of 27

@@ -123,7 +123,14 @@ def main() -> None:
             kind = "checked" if check else "selected"
             label = f"{kind}@{pins + 1}"
             way = f"one look, {pins} pins" + (", rules" if check else "")
-            show(way, label, f"pins, {kind}", right(found), found, time.perf_counter() - started)
+            show(
+                way,
+                label,
+                f"pins, accepted by the {'rules' if check else 'model'}",
+                right(found),
+                found,
+                time.perf_counter() - started,
+            )
             pins *= 2
     if asked.plot:
         plot(drawn, title, asked.plot)

@@ -52,9 +52,8 @@ def copied(name: str, tensor: Tensor, like: Tensor, times: int, channels: int) -
         return tensor
     gated = ("gate_up_proj.weight", "own.weight", "line.weight", "box_.weight", "cell.weight")
     parts = 3 if "qkv" in name else 2 if name.endswith(gated) else 1  # of the output, each copied by itself
-    heard = (
-        max(1, tensor.shape[1] // channels) if name.endswith("gate_up_proj.weight") else 1
-    )  # and of the input: a cell, neighbours
+    # and of the input, where a cell hears its neighbours too
+    heard = tensor.shape[1] // channels if name.endswith("gate_up_proj.weight") else 1
     out, into = like.shape[0] / tensor.shape[0], like.shape[1] / tensor.shape[1]
     if out != int(out) or into != int(into):
         raise ValueError(f"{name}: {tuple(like.shape)} is no whole number of copies of {tuple(tensor.shape)}")

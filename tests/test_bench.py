@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hrm.bench import LOSS, bench, ceiling, flops_of, hash_of, read_report, slower, timed, weights_hash
+from hrm.bench import ALIKE, LOSS, bench, ceiling, flops_of, hash_of, read_report, slower, timed, weights_hash
 from hrm.cli import app
 from hrm.data import load_split
 from hrm.reasoner import Reasoner
@@ -96,6 +96,9 @@ def test_a_fifth_more_work_or_a_fifth_less_of_the_machine_is_slower(gflop, share
 
 
 def test_reports_of_other_things_are_not_compared():
+    for key in ALIKE:
+        with pytest.raises(ValueError, match=f"the earlier report is of {key}={REPORT[key]}, this one of another"):
+            slower(REPORT | {key: "another"}, REPORT)
     with pytest.raises(ValueError, match="the earlier report is of puzzles=2, this one of 3"):
         slower(REPORT | {"puzzles": 3}, REPORT)
     with pytest.raises(ValueError, match="of weights_hash=h, this one of other"):

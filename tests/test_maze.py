@@ -287,6 +287,21 @@ def test_the_shipped_weights_solve_a_maze_from_the_shell(tmp_path):
     assert str(ran.exception) == f"{path}: this has no answer: 2 start cells 'S', expected 1"
 
 
+def test_the_shell_tells_how_sure_a_look_had_to_be():
+    asked = ["eval", "maze", "--limit", "4", "--max-segments", "8"]
+    for more, told in (("--passes 2", "accepted above 0.98"), ("--passes 2 --accept 0.5", "accepted above 0.5")):
+        assert told in CliRunner().invoke(app, [*asked, *more.split()]).output
+    for more in ("", "--passes 2 --check", "--passes 2 --select votes"):
+        ran = CliRunner().invoke(app, [*asked, *more.split()])
+        assert ran.exit_code == 0 and "accepted above" not in ran.output
+    line = TASK.format(TASK.parse(OPEN))
+    passes = []
+    for bar in ("0", "1"):
+        ran = CliRunner().invoke(app, ["solve", "maze", line, "--passes", "3", "--accept", bar, "--format", "json"])
+        passes.append(json.loads(ran.output)["passes"])
+    assert passes == [1, 3]
+
+
 def test_mazes_are_counted_by_their_labels_and_by_the_rules(tmp_path):
     """The two counts differ where another path is as short; both have an interval."""
     ran = CliRunner().invoke(app, ["eval", "maze", "--limit", "40", "--json", str(tmp_path / "report.json")])

@@ -137,7 +137,7 @@ def bench(
         "passes": eager.passes,
         "max_segments": eager.max_segments,
         "patience": eager.patience,
-        "accept": eager.accept if eager.goes_by_confidence else None,
+        "accept": eager.accept,
         "rounds": rounds,
         "ceiling_gflop_per_s": top / 1e9,
         "ceiling_dtype": machine_dtype(device),

@@ -59,7 +59,7 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
         "mean_passes": float(answers.passes.mean()),
         "halt": reasoner.halt,
         "patience": reasoner.patience if reasoner.model.config.deduces else None,
-        "accept": reasoner.accept if reasoner.goes_by_confidence else None,
+        "accept": reasoner.accept,
         "q_halt": calibration(answers, exact) if reasoner.model.config.halting != "fixed" else None,
         "seconds": seconds,
         "data_hash": split.hash,

@@ -115,9 +115,9 @@ class Reasoner:
         self.max_segments, self.patience = max_segments, patient
         self.halt = "full" if deduces else ("settled" if learned else "stable") if halt == "auto" else halt
         self.passes, self.select, self.check = passes, select, check
-        self.accept = model.config.accept_above if accept is None else accept
-        self.goes_by_confidence = not deduces and not check and select == "confidence" and passes + pins > 1
-        if accept is not None and not self.goes_by_confidence:
+        sure = model.config.accept_above if accept is None else accept
+        self.accept = None if deduces or check or select != "confidence" or passes + pins == 1 else sure
+        if accept is not None and self.accept is None:
             raise ValueError(
                 f"accept={accept}: only where confidence chooses among several: give passes or pins, not check"
             )
@@ -249,7 +249,7 @@ class Reasoner:
         """(N,) bool: no further look is needed."""
         if self.check:
             return self._obey_rules(tokens, answers.tokens)
-        if self.select != "confidence":
+        if self.accept is None:
             return np.zeros(len(tokens), np.bool_)
         return (answers.confidence > self.accept) & (answers.halted | (self.halt == "never"))
 
