@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from hrm import checkpoint as ckpt
-from hrm.config import ModelConfig, Recipe, load_recipe, recipe_names
+from hrm.config import INFERENCE, ModelConfig, Recipe, load_recipe, recipe_names
 from hrm.data import BUILTIN, Split, load_rows, load_split
 from hrm.evaluate import evaluate
 from hrm.model import machine_dtype
@@ -37,8 +37,6 @@ NAMES = {
     "maze_hard_like_test_1k.csv.gz": "unseen hard 30x30 mazes",
 }
 """What the summary calls a data set."""
-INFERENCE = ("halt_max_steps_eval", "patience", "rule_out_below_eval", "accept_above")
-"""Keys of arch that no training asks for."""
 MANY = {"passes": DEDUCTION_PASSES}
 WAYS = {
     "one pass": {"passes": 1},

@@ -365,8 +365,10 @@ def test_resume_refuses_another_recipe_and_init_from_takes_weights_only(tmp_path
         train(recipe(steps=8, lr=0.5), runs=tmp_path, resume="auto")
     with pytest.raises(ValueError, match="neither a run folder"):
         train(recipe(), runs=tmp_path, resume=str(tmp_path / "nowhere"))
-    longer = train(recipe(steps=8), runs=tmp_path, resume="auto")
+    longer = train(recipe(steps=8, **{"arch.halt_max_steps_eval": 9}), runs=tmp_path, resume="auto")
     assert longer.step == 8
+    changed = ckpt.load_weights(longer.folder / "step_8", "cpu").model.config
+    assert changed.max_segments == 9  # what inference alone asks for may change
     still, origin = {"lr": 1e-9, "weight_decay": 0, "puzzle_emb_lr": 0, "run_name": "y"}, str(first.folder / "step_8")
     train(recipe(steps=2, **still), runs=tmp_path, init_from=origin)
     fresh = train(recipe(steps=3, **still), runs=tmp_path, resume="auto")

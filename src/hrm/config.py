@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 Positive = Annotated[int, Field(ge=1)]
 Segments = Annotated[int, Field(ge=1, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
+INFERENCE = ("halt_max_steps_eval", "rule_out_below_eval", "patience", "accept_above")
+"""Keys of Arch that inference alone asks for: what is learned does not depend on them."""
 
 
 class Closed(BaseModel):

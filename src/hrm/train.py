@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from . import checkpoint as ckpt
-from .config import ModelConfig, Recipe, load_recipe, validated
+from .config import INFERENCE, ModelConfig, Recipe, load_recipe, validated
 from .data import Metadata, Split, load_split
 from .evaluate import check_identifiers, evaluate
 from .halting import Carry, empty_carry
@@ -33,10 +33,11 @@ from .supervision import supervised_deduction, supervised_segment
 from .tasks import task_for
 
 EXPLORATION, DEPTH, ROLLBACK = 11, 12, 13  # streams of random numbers apart from the sampler's
-MAY_CHANGE = """
+HOW = """
 data_path steps epochs log_every checkpoint_every keep_checkpoints eval_every eval_rows tensorboard wandb device compile
 non_finite test_at_end about project_name run_name
 """.split()
+MAY_CHANGE = {*HOW, *(f"arch.{key}" for key in INFERENCE)}
 """Keys of a recipe that a resumed run may set anew; the others decide what is learned. (Where the data are, a folder may
 move: that they are the same, their hash tells.)"""
 LARGEST_ROLLBACKS = 3
@@ -541,7 +542,7 @@ def settle(recipe: Recipe, folder: Path, source: Path | None) -> Recipe:
     if recipe.arch.forward_dtype == "auto":
         asked["arch"]["forward_dtype"] = held.arch.forward_dtype
     before, now = (
-        flat({k: v for k, v in values.items() if k not in MAY_CHANGE}) for values in (held.model_dump(), asked)
+        {k: v for k, v in flat(values).items() if k not in MAY_CHANGE} for values in (held.model_dump(), asked)
     )
     for key, value in before.items():
         if now[key] != value:
