@@ -282,15 +282,19 @@ class Maze:
         chance = (rng.uniform(*walls, count) * 65536).astype(np.uint16)
         noise = rng.integers(0, 65536, (count, self.rows, self.columns), np.uint16)
         free = noise >= chance[:, None, None]
-        open_cells = free.reshape(count, -1).sum(1)
+        in_row = free.sum(2, dtype=np.uint8)
+        so_far = in_row.cumsum(1, dtype=np.int64)
+        open_cells, each = so_far[:, -1], np.arange(count)
         nth = (rng.random(count) * open_cells).astype(np.int64)
-        start = (free.reshape(count, -1).cumsum(1) == nth[:, None] + 1).argmax(1)
+        row = (so_far > nth[:, None]).argmax(1)  # which holds the free cell that is S; then where in the row
+        nth -= so_far[each, row] - in_row[each, row]
+        column = (free[each, row].cumsum(1) > nth[:, None]).argmax(1)
         keep_if = rng.random(count)
         padded = np.zeros((count, self.rows, half), np.bool_)
         padded[..., : self.columns] = free
         land = np.packbits(padded, axis=-1, bitorder="little").view(word)[..., 0]  # (count, rows)
         seen = np.zeros_like(land)
-        seen[np.arange(count), start // self.columns] = word(1) << (start % self.columns).astype(word)
+        seen[each, row] = word(1) << column.astype(word)
         alive, edge, left = np.flatnonzero(open_cells > 1), seen, land & ~seen
         edge, left = edge[alive], left[alive]
         for _ in range(min_path - 2):  # `left` then holds what is not within so many steps of S
@@ -304,7 +308,7 @@ class Maze:
                 alive, edge, left = alive[going], edge[going], left[going]
         for place, tried in enumerate(alive):
             board = np.where(free[tried], FREE, WALL).astype(np.uint8).ravel()
-            board[start[tried]] = START
+            board[row[tried] * self.columns + column[tried]] = START
             if not edge[place].any():
                 continue
             grid = board.reshape(1, self.rows, self.columns)
