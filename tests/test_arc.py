@@ -165,7 +165,12 @@ def test_folders_zips_and_kaggle_pairs_are_read_alike(tmp_path):
             (tmp_path / "k" / name).write_text(text)
             archive.writestr(name, text)
         archive.writestr("sample_submission.json", "{}")
-    for source in ("d", "d.zip", "arc-agi_evaluation_challenges.json", "k", "k.zip"):
+    (tmp_path / "h").mkdir()
+    for kind in ("challenges", "solutions"):  # as some spell them
+        (tmp_path / "h" / f"arc-agi_evaluation-{kind}.json").write_text(
+            (tmp_path / "k" / f"arc-agi_evaluation_{kind}.json").read_text()
+        )
+    for source in ("d", "d.zip", "arc-agi_evaluation_challenges.json", "k", "k.zip", "h"):
         found = read_tasks(tmp_path / source)
         assert list(found) == ["evaluation"]
         assert [document_of(task) for task in found["evaluation"]] == [document_of(task) for task in tasks]
@@ -360,6 +365,8 @@ def test_both_references_can_read_a_build_and_all_but_one_example_of_a_puzzle_ar
                     a, b = (undone(cropped(tokens), row) for tokens in back)
                     assert any(np.array_equal(a, p.input) and np.array_equal(b, p.output) for p in pairs)
     assert np.mean(moved) > 0.9
+    asked = json.loads((tmp_path / "d" / "test_puzzles.json").read_text())  # which TRM's evaluator opens
+    assert asked == {task.name: document_of(task) for task in EVALUATION}
 
 
 def test_an_extra_task_is_dropped_only_where_it_is_the_one_of_its_name(tmp_path):
@@ -456,6 +463,20 @@ def test_a_training_set_that_holds_the_questions_is_refused_by_name(tmp_path):
     assert audit == {"tasks_that_share_an_example": [["c0", "b1"]], "demonstrations_that_are_tests": []}
 
 
+def test_a_task_in_two_parts_of_a_source_is_refused_by_name(tmp_path):
+    source = source_of(tmp_path / "s", [*TRAINING, EVALUATION[1]], EVALUATION)
+    with pytest.raises(ValueError, match=r"1 asked tasks .*\(b1\): leave those out with --without-overlap"):
+        build_arc(source=source, out=tmp_path / "d", num_aug=1)
+    report = build_arc(source=source, out=tmp_path / "d", num_aug=1, without_overlap=True)
+    assert report.counts == {"train": 7, "test": 3}  # of b1 the demonstrations alone
+    (tmp_path / "s" / "test").mkdir()  # Kaggle's own test file repeats the evaluation tasks until the contest ends
+    (tmp_path / "s" / "test" / "b0.json").write_text(json.dumps(document_of(EVALUATION[0])))
+    with pytest.raises(
+        ValueError, match="parts evaluation and test both hold a task b0: choose which is asked by --ask"
+    ):
+        build_arc(source=source, out=tmp_path / "e", num_aug=1)
+
+
 def test_a_test_among_the_demonstrations_trained_on_is_named_and_can_be_left_out(tmp_path):
     first, second = EVALUATION[:2]
     row = np.array([5, 0, *(1 + np.random.default_rng(3).permutation(9))], np.uint8)
@@ -483,9 +504,16 @@ def test_wide_grids_stand_below_each_other():
     grids = [("given", np.ones((3, 30), int)), ("gives", np.full((2, 30), 2))]
     for width, lines in ((140, 5), (80, 9)):
         console = Console(width=width, file=io.StringIO())
-        console.print(arc_row(grids, width, plain=True))
+        console.print(arc_row(grids, console))
         text = console.file.getvalue()
         assert text.count("1 " * 30) == 3 and text.count("2 " * 30) == 2 and len(text.splitlines()) == lines
+
+
+def test_grids_are_told_by_digits_where_a_terminal_has_no_colours():
+    for setting, digits in (({"NO_COLOR": "1"}, 6), ({"TERM": "dumb"}, 6), ({"TERM": "xterm-256color"}, 0)):
+        console = Console(file=io.StringIO(), force_terminal=True, _environ=setting)
+        console.print(arc_row([("given", np.full((2, 3), 7))], console))
+        assert console.file.getvalue().count("7 ") == digits
 
 
 def arc_weights(folder: Path, split: Split, hash: str | None) -> Path:

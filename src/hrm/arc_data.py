@@ -21,6 +21,7 @@ from .tasks.arc import (
     ArcTask,
     Pair,
     applied,
+    document_of,
     draw_table,
     identifier,
     largest_side,
@@ -87,6 +88,11 @@ def build_arc(
         raise ValueError(f"no part '{asked_part}' in the source; it has {', '.join(parts)}")
     others = [part for part in parts if part != "training"] or ["training"]
     asked_parts = others if asked_part is None else [asked_part]
+    homes: dict[str, str] = {}
+    for home in asked_parts:
+        for name in (task.name for task in parts[home]):
+            if (other := homes.setdefault(name, home)) != home:
+                raise ValueError(f"parts {other} and {home} both hold a task {name}: choose which is asked by --ask")
     asked = [task for part in asked_parts for task in parts[part]]
     trained = [] if "training" in asked_parts else list(parts.get("training", []))
     if smallest:
@@ -106,7 +112,7 @@ def build_arc(
     if policy == "evaluation-demos":
         trained = []
     shared = overlap(trained, asked)
-    mixed = [pair for pair in shared if pair[0] not in own]
+    mixed = [pair for pair in shared if pair[0] not in own or pair[0] == pair[1]]
     questions = [replace(task, demos=()) for task in asked]
     given = [replace(task, tests=()) for task in asked if policy != "training"]
     repeated = overlap(given, questions)
@@ -146,7 +152,8 @@ def build_arc(
         raise ValueError(f"{source or set_name}: nothing to {missing[0]} by this policy")
     counts = {split: sum(map(bool, examples.values())) for split, examples in (("train", demos_of), ("test", tests_of))}
     audit = {"tasks_that_share_an_example": shared, "demonstrations_that_are_tests": repeated}
-    report = write_dataset(Path(out), splits, counts, overwrite, built, ["<blank>", *names], audit)
+    puzzles = {task.name: document_of(task) for task in asked} if layout == "reference" else None
+    report = write_dataset(Path(out), splits, counts, overwrite, built, ["<blank>", *names], audit, puzzles)
     what = ("share an example with training tasks", "have a test among the demonstrations trained on")
     done = "left out" if without_overlap else "kept, as the set was published"
     notes = [

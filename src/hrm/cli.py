@@ -295,7 +295,7 @@ def solve_arc(
         print(json.dumps(submission([task], ballots)))
     else:
         for row in rows:
-            console.print(arc_row(row, console.width, plain=not console.is_terminal))
+            console.print(arc_row(row, console))
     return int(not all(rights(task, ballots)))
 
 

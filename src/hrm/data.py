@@ -371,8 +371,12 @@ def write_dataset(
     built: dict,
     identifiers: list[str] = ("<blank>",),
     audit: dict | None = None,
+    test_puzzles: dict | None = None,
 ) -> Report:
-    """Write splits aside and rename; hashes.json says what they were built from (`built`), and what was found on the way."""
+    """Write splits aside and rename; hashes.json says what they were built from (`built`), and what was found on the way.
+
+    `test_puzzles`: the asked tasks as JSON, which TRM's evaluator of ARC reads.
+    """
     refuse_to_replace(out, overwrite)
     aside = out.with_name(out.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -382,6 +386,8 @@ def write_dataset(
         for field in (*FIELDS, *(TABLE_FIELDS if split.table is not None else ())):
             np.save(aside / name / f"all__{field}.npy", np.ascontiguousarray(getattr(split, field)))
     write_json(aside / "identifiers.json", list(identifiers))
+    if test_puzzles:
+        write_json(aside / "test_puzzles.json", test_puzzles)
     files = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
     sums = {file: hashlib.sha256((aside / file).read_bytes()).hexdigest() for file in files}
     total = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()

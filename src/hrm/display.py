@@ -109,10 +109,11 @@ def arc_grid(grid: np.ndarray, plain: bool) -> Text:
     return lines
 
 
-def arc_row(entries: list[tuple[str, np.ndarray]], width: int, plain: bool) -> Table:
+def arc_row(entries: list[tuple[str, np.ndarray]], console: Console) -> Table:
     """Grids, each under its words: beside each other, or below where they are wider than the console."""
+    plain = console.no_color or console.color_system is None
     blocks = [Group(Text(words, "dim"), arc_grid(grid, plain), "") for words, grid in entries]
-    beside = sum(3 + max(len(words), 2 * grid.shape[1]) for words, grid in entries) <= width
+    beside = sum(3 + max(len(words), 2 * grid.shape[1]) for words, grid in entries) <= console.width
     table = Table.grid(padding=(0, 3, 0, 0))
     for row in [blocks] if beside else [[block] for block in blocks]:
         table.add_row(*row)

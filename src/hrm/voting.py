@@ -73,7 +73,8 @@ def scores(tasks: Iterable[ArcTask], ballots: dict[tuple[str, int], Ballot], k: 
     """Both rules, over tasks with known answers; `ballots` is by (task's name, test number from 0).
 
     whole_task: share of tasks with every test input right in one of k attempts. share_of_test_inputs: of each task the
-    share of its test inputs that are right in one of k attempts, averaged over tasks (the ARC Prize's and Kaggle's).
+    share of its test inputs that are right in one of k attempts, averaged over tasks (TRM's
+    evaluator; Kaggle takes the share of the test inputs of all tasks together).
     """
     whole, share = [], []
     for task in tasks:

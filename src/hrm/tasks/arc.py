@@ -128,6 +128,15 @@ def read_task(document: Any, name: str, where: str) -> ArcTask:
     return ArcTask(name, tuple(sides["train"]), tuple(sides["test"]))
 
 
+def document_of(task: ArcTask) -> dict[str, list[dict[str, Any]]]:
+    """The JSON of a task, as `read_task` takes it, but that an answer which is not known is [[0]] (as TRM's builder writes)."""
+
+    def lists(pair: Pair) -> dict[str, Any]:
+        return {"input": pair.input.tolist(), "output": [[0]] if pair.output is None else pair.output.tolist()}
+
+    return {"train": list(map(lists, task.demos)), "test": list(map(lists, task.tests))}
+
+
 def read_tasks(source: str | Path) -> dict[str, list[ArcTask]]:
     """Tasks by part ("training", "evaluation", or what the folders are called), sorted by name.
 
@@ -141,7 +150,7 @@ def read_tasks(source: str | Path) -> dict[str, list[ArcTask]]:
     files = {file: content for file, content in json_files(path) if not file.name.startswith("._")}
     parts: dict[str, list[ArcTask]] = {}
     for file in (file for file in files if file.name.endswith(CHALLENGES)):
-        part = file.name.removesuffix(CHALLENGES).rstrip("_").rpartition("_")[2] or file.stem
+        part = file.name.removesuffix(CHALLENGES).replace("-", "_").rstrip("_").rpartition("_")[2] or file.stem
         parts.setdefault(part, []).extend(kaggle_tasks(file, files))
     if not parts:
         for file, content in files.items():
