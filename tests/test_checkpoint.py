@@ -11,7 +11,7 @@ from conftest import PARITY, TRM, batch_for, benchmark, tiny
 import hrm
 from hrm import checkpoint as ckpt
 from hrm.model import HRM
-from hrm.optim import SparseSignSGD, running_mean
+from hrm.optim import RunningMean, SparseSignSGD
 
 
 def reference_file(fixture, folder, prefix="_orig_mod.model.", with_yaml=True):
@@ -205,7 +205,7 @@ def test_a_table_of_a_million_rows_costs_what_its_touched_rows_cost(tmp_path):
     shape = dict(seq_len=4, vocab_size=12, puzzle_emb_ndim=32, num_puzzle_identifiers=1_000_001, hidden_size=32)
     model = HRM(tiny(**shape))
     table = model.puzzle_emb.weights
-    mean = running_mean(model, 0.9)
+    mean = RunningMean(model, 0.9)
     assert mean.module.puzzle_emb.weights.data_ptr() == table.data_ptr()
     ids = torch.tensor([7, 1_000_000, 7, 123_456], dtype=torch.int32)
     rows = model.puzzle_rows(ids).requires_grad_()

@@ -7,7 +7,7 @@ import torch
 
 from hrm.config import load_recipe
 from hrm.model import HRM
-from hrm.optim import AdamATan2, Muon, SparseSignSGD, build_optimizers, lr_scale, running_mean
+from hrm.optim import AdamATan2, Muon, RunningMean, SparseSignSGD, build_optimizers, lr_scale
 
 from conftest import tiny  # isort: skip
 
@@ -116,7 +116,7 @@ def test_muon_takes_the_matrices_of_the_levels_only():
 
 def test_running_mean_with_warmup_is_a_plain_mean_at_first_and_an_ema_later():
     model = HRM(tiny())
-    mean = running_mean(model, 0.9, warmup=True)
+    mean = RunningMean(model, 0.9, warmup=True)
     p, q = next(model.parameters()), next(mean.module.parameters())
     held = p.detach().clone()
     for n in range(1, 200):
@@ -131,7 +131,7 @@ def test_running_mean_with_warmup_is_a_plain_mean_at_first_and_an_ema_later():
 
 def test_running_mean_starts_at_the_weights_and_is_not_debiased():
     model = HRM(tiny())
-    mean = running_mean(model, 0.9)
+    mean = RunningMean(model, 0.9)
     p, q = next(model.parameters()), next(mean.module.parameters())
     first = p.detach().clone()
     assert torch.equal(p, q)

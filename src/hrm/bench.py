@@ -60,8 +60,9 @@ class Timed:
         }
 
 
-def ceiling(device: str = "cpu", size: int = 2048) -> float:
+def ceiling(device: str = "cpu", size: int | None = None) -> float:
     """FLOP/s of a large square product in the machine's fastest supported dtype."""
+    size = size or (8192 if device.startswith("cuda") else 2048)  # which takes long beside asking for it
     a = torch.randn(size, size, device=device).to(getattr(torch, machine_dtype(device)))
     best = float("inf")
     for _ in range(7):
@@ -128,7 +129,7 @@ def bench(
     return {
         "weights": weights,
         "parameters": sum(p.numel() for p in eager.model.parameters()),
-        "machine": f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": f"{processor(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "device": device,
         "dtype": eager.model.config.forward_dtype,
         "puzzles": len(tokens),
@@ -147,7 +148,7 @@ def bench(
             for one, count in zip(found, flops * len(backends), strict=True)
         ],
         "parts": where_time_goes(eager, tokens),
-        "cold_start_s": cold_start(weights, tokens[0], eager) if cold else None,
+        "cold_start_s": cold_start(weights, tokens[0], eager, device) if cold else None,
     }
 
 
@@ -203,10 +204,21 @@ def where_time_goes(reasoner: Reasoner, tokens: np.ndarray) -> dict[str, float]:
     return found | {"rest of a segment": (inside - sum(spent.values())) / whole, "around segments": 1 - inside / whole}
 
 
-def cold_start(weights: str, tokens: np.ndarray, reasoner: Reasoner) -> float:
+def cold_start(weights: str, tokens: np.ndarray, reasoner: Reasoner, device: str) -> float:
     """Seconds from an empty shell to `hrm solve`'s answer, the best of three."""
     puzzle = reasoner.task.format(reasoner.task.decode(tokens))
-    command = [sys.executable, "-m", "hrm", "solve", reasoner.task.name, puzzle, "--weights", weights]
+    command = [
+        sys.executable,
+        "-m",
+        "hrm",
+        "solve",
+        reasoner.task.name,
+        puzzle,
+        "--weights",
+        weights,
+        "--device",
+        device,
+    ]
     best = float("inf")
     for _ in range(3):
         started = time.perf_counter()
@@ -215,8 +227,10 @@ def cold_start(weights: str, tokens: np.ndarray, reasoner: Reasoner) -> float:
     return best
 
 
-def processor() -> str:
-    """The processor's name, as far as the system tells it."""
+def processor(device: str = "cpu") -> str:
+    """What computes: the GPU's name, or the processor's, as far as the system tells it."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
     if os.path.isfile("/proc/cpuinfo"):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -140,9 +140,10 @@ class Deduction:
             accepted = full & torch.from_numpy(obeyed).to(device)
         lost = (full & ~accepted) | (~full & (belief < DOUBT * caution))
         sure = chances[torch.arange(len(walks), device=device), cell, value]
-        flags = zip(*(t.tolist() for t in (accepted, full, lost, assumes, sure)), strict=True)
+        flags = zip(*(t.tolist() for t in (accepted, full, lost, assumes, sure, cell, value)), strict=True)
         leaving = np.zeros(len(walks), np.bool_)
-        for place, (walk, (accept, is_full, is_lost, assume, made)) in enumerate(zip(walks, flags, strict=True)):
+        for place, (walk, told) in enumerate(zip(walks, flags, strict=True)):
+            accept, is_full, is_lost, assume, made, its_cell, its_value = told
             walk.segments += 1
             walk.since += 1
             last_pass = walk.passes == self.passes
@@ -165,7 +166,7 @@ class Deduction:
                 walk.still = 0
                 if not last_pass:
                     without = after[place].clone()
-                    without[cell[place], value[place]] = False
+                    without[its_cell, its_value] = False
                     walk.branches.append(Branch(walk.chance * (1 - made), without))
                 walk.chance *= made
         if watch:

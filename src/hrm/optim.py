@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from .config import Recipe
 from .model import HRM, machine_dtype
@@ -191,18 +192,23 @@ SHARED = "puzzle_emb.weights"
 """The tensor that a running mean has in common with its model."""
 
 
-def running_mean(model: HRM, decay: float, warmup: bool = False) -> torch.optim.swa_utils.AveragedModel:
-    """Torch's EMA of the weights, started at the initial ones and not debiased (TRM: models/ema.py).
+class RunningMean(AveragedModel):
+    """Torch's EMA of the weights, started at the initial ones and not debiased (TRM: models/ema.py), as `module`.
 
-    With `warmup` the decay of update n is at most n / (n + 10), so that the initial weights are soon forgotten.
+    With `warmup` the decay of update n is at most n / (n + 10), so that the initial weights are soon forgotten. Torch's
+    own update waits for a GPU twice, to bring the count there and back.
     """
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-    def warmed(mean: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        n = int(count)
-        get_ema_multi_avg_fn(min(decay, n / (n + 10)))(mean, current, count)
+    def __init__(self, model: HRM, decay: float, warmup: bool = False):
+        super().__init__(model)
+        self.decay, self.warmup = decay, warmup
+        self.module.puzzle_emb.weights = model.puzzle_emb.weights  # one table, for it is large
+        self.update_parameters(model)
 
-    mean = AveragedModel(model, multi_avg_fn=warmed if warmup else get_ema_multi_avg_fn(decay))
-    mean.module.puzzle_emb.weights = model.puzzle_emb.weights  # one table; torch would copy all of it at every update
-    mean.update_parameters(model)  # torch copies at the first update and averages from the second
-    return mean
+    @torch.no_grad()
+    def update_parameters(self, model: HRM) -> None:
+        n = int(self.n_averaged)
+        decay = min(self.decay, n / (n + 10)) if self.warmup or n == 0 else self.decay
+        mean, current = ([p.detach() for p in side.parameters()] for side in (self.module, model))
+        torch._foreach_lerp_(mean, current, 1 - decay)
+        self.n_averaged += 1

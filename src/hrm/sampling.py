@@ -138,7 +138,7 @@ class DeviceSampler:
             starts = sizes.cumsum(0) - sizes
             within = ranks - torch.repeat_interleave(starts, sizes, **spread)
             first = torch.zeros_like(shuffle, dtype=torch.bool)
-            first[starts] = True
+            first.index_fill_(0, starts, True)  # a plain assignment would wait for the device
             puzzle = puzzles[visit]
             for old in [e for e in self.epochs if abs(e - epoch) > 4]:
                 del self.epochs[old]

@@ -26,7 +26,7 @@ from .evaluate import check_identifiers, evaluate
 from .halting import Carry, empty_carry
 from .losses import Constraints
 from .model import HRM, machine_device, machine_dtype
-from .optim import SHARED, SparseSignSGD, build_optimizers, lr_scale, running_mean
+from .optim import SHARED, RunningMean, SparseSignSGD, build_optimizers, lr_scale
 from .reasoner import Reasoner
 from .sampling import DeviceSampler, stream_seed
 from .supervision import supervised_deduction, supervised_segment
@@ -141,7 +141,7 @@ class Trainer:
             self.sparse = SparseSignSGD(
                 self.model.puzzle_emb.weights, recipe.puzzle_emb_lr, recipe.puzzle_emb_weight_decay
             )
-        self.mean = running_mean(self.model, recipe.ema, recipe.ema_warmup) if recipe.ema is not None else None
+        self.mean = RunningMean(self.model, recipe.ema, recipe.ema_warmup) if recipe.ema is not None else None
         self.sampler = DeviceSampler(
             self.split,
             batch_size=recipe.global_batch_size // ranks.world,
@@ -686,13 +686,19 @@ def start_ranks(device: str) -> Ranks:
     local = int(os.environ["LOCAL_RANK"])
     on_cuda = machine_device(device).startswith("cuda")
     if on_cuda:
+        world, found = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if world > found or (world > 1 and torch.device(machine_device(device)).index is not None):
+            raise ValueError(
+                f"device={device}, {world} processes and {found} GPUs on this machine: each process takes a GPU of its own, "
+                "by itself; ask for no more of them, and for device=cuda"
+            )
         torch.cuda.set_device(local)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
     return Ranks(dist.get_rank(), dist.get_world_size())
 
 
 def stop_ranks(ranks: Ranks) -> None:
-    if ranks.world > 1 and dist.is_initialized():
+    if dist.is_initialized():
         import gc
 
         gc.collect()  # gloo aborts in a third of runs if work objects outlive the group
