@@ -77,7 +77,7 @@ def main() -> None:
     card = {
         "trained_on": asked.trained_on,
         "data": data,
-        "data_hash": load_split(data, "train").hash,
+        "data_hash": trainer["data_hash"],
         **({"built": built} if built else {}),
         "command": command_of(recipe) + (f" --init-from {came}" if (came := environment.get("init_from")) else ""),
         "commit": subprocess.run(
@@ -114,14 +114,16 @@ def main() -> None:
 
 
 def source_of(path: str) -> tuple[str, str]:
-    """The built-in set, or else the folder, of a run's data; the command that built a folder and the sum of its output."""
+    """The built-in set, or else the folder, whose test split a run's data have; the command that built a folder and the sum
+    of its output."""
     if path in BUILTIN:
         return path, ""
     made = ckpt.read_json(Path(path) / "hashes.json")
     source = made["built"]["source"]
     words = [f"--{name.replace('_', '-')} {value}" for name, value in made["built"].items() if value and name != "task"]
     built = f"hrm data build {made['built']['task']} {' '.join(words)}, sha256 {made['sha256']}"
-    return source if source in BUILTIN else path, built
+    tested = source in BUILTIN and not made["built"].get("test_source")
+    return source if tested else path, built
 
 
 def command_of(recipe: Recipe) -> str:
@@ -192,7 +194,7 @@ def measure(weights: Path, sets: list[tuple[str, Split, int | None]], checked: b
                     "calibration_error": q.get("expected_calibration_error"),
                     "options": options,
                 }
-                | {key: report[key] for key in KEPT}
+                | {key: report[key] for key in KEPT if key in report}
             )
             print(json.dumps(results[-1]), flush=True)
     return sorted(results, key=lambda r: r["data"] != sets[0][0])

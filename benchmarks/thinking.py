@@ -18,7 +18,7 @@ import torch
 
 from hrm.answers import Answers, Thought
 from hrm.data import Split, load_rows
-from hrm.evaluate import distinct_solutions, wilson
+from hrm.evaluate import distinct_of, wilson
 from hrm.reasoner import Reasoner
 
 
@@ -40,11 +40,13 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
     reasoner = Reasoner.load(asked.weights, batch_size=asked.batch_size)
+    if not reasoner.task.sound:
+        asked.passes, asked.pins = 1, 0  # without known symmetries there is but one look
     name = asked.data.rsplit("/", 1)[-1] if os.path.isfile(asked.data) else f"{asked.data}, {asked.split}"
     rows = first_rows(load_rows(asked.data, asked.split, lambda cells: reasoner.task), asked.rows)
-    distinct = distinct_solutions(reasoner.task, rows.labels, np.ones_like(rows.labels, np.bool_))
+    distinct = distinct_of(reasoner.task, rows.inputs, rows.labels, np.ones_like(rows.labels, np.bool_))
     title = f"{asked.weights} on the first {len(rows.inputs)} rows of {name}"
-    print(f"{title} ({distinct} distinct solutions), ", end="")
+    print(f"{title} ({distinct} distinct {reasoner.task.apart_by}s), ", end="")
     one = reasoner.task.one_answer
     right_is, single = ("equal to the label", "exact@1") if one else (reasoner.task.sound, "one pass")
     print(f"{torch.get_num_threads()} threads\n")

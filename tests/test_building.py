@@ -104,6 +104,26 @@ def test_generated_and_builtin_sources(tmp_path):
     assert report.counts["train"] == 50 and report.counts["test"] == 1000
 
 
+def test_small_sizes_share_solutions_and_no_question(tmp_path):
+    build(source="generate", size=4, subsample=200, val=20, seed=0, out=tmp_path / "d")
+    asked = [
+        row.tobytes() for split in ("train", "val", "test") for row in load_split(str(tmp_path / "d"), split).inputs
+    ]
+    assert len({*asked}) == len(asked) == 420
+    with pytest.raises(ValueError, match="puzzles of this size were found that differ: lower --subsample"):
+        build("maze", source="generate", size=2, subsample=500, out=tmp_path / "e")
+    lines = [f"a,{'1234341221434321'[:k] + '.' * (16 - k)},1234341221434321,1" for k in (8, 9, 8, 10, 11, 9)]
+    csv = tmp_path / "s.csv"
+    csv.write_text("\n".join(["source,question,answer,rating", *lines]))
+    build(source=str(csv), size=4, val=2, out=tmp_path / "f")
+    train, val = (
+        {row.tobytes() for row in load_split(str(tmp_path / "f"), split).inputs} for split in ("train", "val")
+    )
+    assert len(val) == 2 and len(train) == 2 and not train & val
+    report = build(source=str(csv), test_source=str(csv), val=0, out=tmp_path / "g")
+    assert report.note == "6 of the test's questions are trained on as well"
+
+
 def test_min_rating_and_subsample_are_checked(tmp_path):
     source = csv_of(tmp_path / "s.csv", 20)
     ratings = [row.rating for row in read_csv(source)]
@@ -126,7 +146,7 @@ def test_generated_puzzles_of_every_split_have_the_rating_asked_for(tmp_path, mo
     task = Sudoku.for_cells(36)
     for split in ("train", "val", "test"):
         assert all(task.rate(puzzle) >= 1 for puzzle in task.decode(load_split(str(tmp_path / "d"), split).inputs))
-    monkeypatch.setattr(building, "TOO_EASY", 20)
+    monkeypatch.setattr(building, "TOO_MANY", 20)
     with pytest.raises(ValueError, match="--min-rating 99: 20 puzzles in a row"):
         build(out=tmp_path / "e", min_rating=99, **options)
 
@@ -151,7 +171,7 @@ def test_existing_folders_are_not_lost(tmp_path):
     with pytest.raises(ValueError, match="--overwrite"):
         build(source="refused before it is read", out=tmp_path / "d", seed=1)
     second = build(source=str(source), out=tmp_path / "d", seed=1, num_aug=1, overwrite=True)
-    assert second.hash != first.hash and not list(tmp_path.glob("*.partial"))
+    assert second.hash != first.hash and not list(tmp_path.glob(".*"))
 
 
 def test_the_hub_offline_points_to_a_file(tmp_path, monkeypatch):

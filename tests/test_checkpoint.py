@@ -1,5 +1,6 @@
 """Weights in and out: our folders, and the references' checkpoints both ways."""
 
+import errno
 import json
 import pickle
 
@@ -103,9 +104,10 @@ def test_other_contents_get_one_line(tmp_path):
     with pytest.raises(ValueError, match="bare state dict"):
         hrm.load(tmp_path / "nested")
     path, _, _ = reference_file(PARITY[0], tmp_path / "run")
-    path.with_name("all_config.yaml").write_text("arch: [1")
-    with pytest.raises(ValueError, match="'arch' block"):
-        hrm.load(path)
+    for content in (b"arch: [1", b"arch: {name: \xff}"):
+        path.with_name("all_config.yaml").write_bytes(content)
+        with pytest.raises(ValueError, match=r"all_config\.yaml: expected YAML with an 'arch' block"):
+            hrm.load(path)
     with pytest.raises(ValueError, match="neither a file or folder"):
         hrm.load(tmp_path / "nothing")
     with pytest.raises(ValueError, match="neither weights"):
@@ -140,6 +142,45 @@ def test_a_configuration_beside_is_kept_or_the_folder_refused(tmp_path):
         "step_1",
         "step_2",
     ]
+
+
+def test_the_loss_that_weights_learned_by_travels_with_them(tmp_path):
+    model = HRM(tiny(vocab_size=11, seq_len=81, mlp_round_to=256, forward_dtype="bfloat16"))
+    for loss_type in ("stablemax_cross_entropy", "softmax_cross_entropy"):
+        path = tmp_path / loss_type / "step_1"
+        ckpt.save_reference(model, path, loss_type)
+        assert ckpt.load_weights(path, "cpu").loss_type == loss_type
+    beside = path.with_name("all_config.yaml")
+    described = yaml.safe_load(beside.read_text())
+    for loss in (None, "mine", {"name": "x@Y"}, {"loss_type": ["huber"]}):  # what is not known is as published
+        described["arch"]["loss"] = loss
+        beside.write_text(yaml.safe_dump(described))
+        assert ckpt.load_weights(path, "cpu").loss_type == "stablemax_cross_entropy"
+
+
+def test_a_kill_leaves_no_checkpoint_whose_settings_must_be_guessed(tmp_path, monkeypatch):
+    write = ckpt.write_synced
+
+    def killed(path, content):
+        if path.name == "step_1":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(ckpt, "write_synced", killed)
+    shape = dict(vocab_size=11, seq_len=81, mlp_round_to=256, forward_dtype="bfloat16")
+    with pytest.raises(KeyboardInterrupt):
+        ckpt.save_reference(HRM(tiny(**shape)), tmp_path / "step_1")
+    assert [file.name for file in tmp_path.iterdir()] == ["all_config.yaml"]
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ckpt.os, "fsync", full)
+    with pytest.raises(OSError) as caught:
+        ckpt.write_synced(tmp_path / "file", b"new")
+    assert str(caught.value) == f"[Errno {errno.ENOSPC}] No space left on device: {str(tmp_path / 'file')!r}"
 
 
 def test_what_is_written_over_a_link_goes_where_it_points(tmp_path):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from hrm import cli
 from hrm.asking import asked_on_stdin, lines_as_they_come
-from hrm.checkpoint import Weights, load_weights, shipped_weights
+from hrm.checkpoint import Weights, load_weights, save_weights, shipped_weights
 from hrm.cli import app, usual_data
 from hrm.data import load_split
 from hrm.model import HRM
@@ -131,6 +131,17 @@ def test_a_reader_that_goes_away_ends_the_stream_quietly():
     assert process.returncode == -signal.SIGPIPE and not said
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize(("where", "why"), [(">/dev/full", "cannot be written"), (">&-", "is closed")])
+@pytest.mark.parametrize("more", [(), ("--format", "csv")])
+def test_an_output_that_takes_nothing_ends_in_one_line(where, why, more):
+    shell = ["sh", "-c", f'exec "$0" -m hrm solve sudoku "$@" {where}', sys.executable, EASY, *more]
+    buffered = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONUNBUFFERED"}
+    ran = subprocess.run(shell, stderr=subprocess.PIPE, text=True, env=buffered, timeout=240)
+    assert ran.returncode == 2 and ran.stderr.startswith("hrm: standard output") and why in ran.stderr, ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
 def test_a_stream_answers_before_its_end_and_reports_bad_lines():
     command = [sys.executable, "-m", "hrm", "solve", "sudoku", "-", "--format", "json"]
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -239,6 +250,7 @@ def test_lines_are_numbered_however_they_arrive():
         (("solve", "sudoku", "missing.txt"), "missing.txt: no such file"),
         (("solve", "sudoku", "tests/"), "tests/: cannot be read"),
         (("solve", "maze", "S G", "--max-segments", "99999999999999999999"), "at most 2147483647"),
+        (("solve", "maze", "S G", "--pins", "99999999999999999999"), "pins=99999999999999999999: at most 2147483647"),
         (("solve", "maze", "..G...###"), "this has no answer: 0 start cells 'S'"),
         (("eval", "sudoku", "--json", os.devnull), "a folder, a device"),
         (("eval", "sudoku", "--json", "x", "--answers", "./x"), "named for two things"),
@@ -320,6 +332,12 @@ def test_what_cannot_be_written_is_refused_before_anything_is_computed(arguments
     monkeypatch.setattr("hrm.checkpoint.load_weights", None)
     assert arguments[-1] in refusal(*arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_another_task_are_refused_as_such(tmp_path):
+    save_weights(tmp_path / "w", HRM(tiny()), "text", {})
+    line = refusal("solve", "maze", "S  G", "--weights", tmp_path / "w")
+    assert line == f"{tmp_path / 'w'}: weights for text, not for maze"
 
 
 @pytest.mark.parametrize("field", ["--set L_cycles=8", "--seq-len 9"])

@@ -49,11 +49,13 @@ def test_papers_settings_are_in_the_recipe():
         ("lr_schedule=linear_decay", "would not decay: set lr_min_ratio"),
         ("muon_lr=0.1", "muon_lr would change nothing here: it is only for optimizer=muon"),
         ("arch.patience=3", "only for a carry with candidates"),
+        ("arch.mixer_expansion=2", "only for an MLP over positions"),
+        ("arch.pos_encodings=learned arch.rope_theta=100", "only for arch.pos_encodings=rope or rope2d"),
     ],
 )
 def test_mistakes_get_one_line_with_the_nearest_right_name(override, words):
     with pytest.raises(ValueError, match=words) as caught:
-        load_recipe("hrm-sudoku-1k", [override])
+        load_recipe("hrm-sudoku-1k", override.split())
     assert "\n" not in str(caught.value)
 
 

@@ -11,6 +11,7 @@ from conftest import csv_of
 
 from hrm.building import build
 from hrm.data import Row, load_split, read_csv, split_from_rows
+from hrm.tasks.maze import Maze
 from hrm.tasks.sudoku import Sudoku
 
 NINE = Sudoku()
@@ -46,6 +47,14 @@ def test_bad_rows_name_their_line(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             split_from_rows([Row("", q, a, 0), Row("", question, answer, 0, "f.csv line 3")], NINE)
+    for question, answer, words in (
+        ("SoG", "SoG", "question is no puzzle: cell r1c2 holds a path cell"),
+        ("S G", "S G", "answer breaks the rules: the path does not lead"),
+        ("SSG", "SSG", "question is no puzzle: 2 start cells"),
+        ("S?G", "S?G", "question is no puzzle: cell r1c2 holds '\\?'"),
+    ):
+        with pytest.raises(ValueError, match=f"line 2: {words}"):
+            split_from_rows([Row("", f"{question}######", f"{answer}######", 0, "f.csv line 2")], Maze(3, 3))
     with pytest.raises(ValueError, match="no such file"):
         read_csv(tmp_path / "none.csv")
 

@@ -118,9 +118,14 @@ def test_folders_are_replaced_only_where_they_hold_an_export(tmp_path):
     net = model("candidates")
     folder = tmp_path / "out"
     write_segment(net, "sudoku", folder, "torch")
+    (folder / "initial.npz").write_bytes(b"of an older one")
     write_segment(net, "sudoku", folder, "torch")
     assert sorted(p.name for p in folder.iterdir()) == ["segment.json", "segment.pt2"]
     assert json.loads((folder / "segment.json").read_text())["inputs"] == ["candidates"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]  # nothing is left aside
+    (folder / "thesis.txt").write_text("x")
+    with pytest.raises(ValueError, match="out: holds other things"):
+        write_segment(net, "sudoku", folder, "torch")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(ValueError, match="holds other things"):
@@ -129,6 +134,28 @@ def test_folders_are_replaced_only_where_they_hold_an_export(tmp_path):
         write_segment(net, "sudoku", folder, "exe")
     with pytest.raises(ValueError, match="choose one of auto, eager, compiled"):
         Reasoner(net, backend="abacus")
+
+
+def test_a_program_that_another_process_put_there_meanwhile_is_kept(tmp_path, monkeypatch):
+    def exported(net):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "segment.pt2").write_bytes(b"the other's")
+        return torch.export.export(torch.nn.Linear(1, 1), (torch.zeros(1, 1),))
+
+    monkeypatch.setattr("hrm.export.exported", exported)
+    program = write_segment(model("candidates"), "sudoku", tmp_path / "out", "torch")
+    assert program.read_bytes() == b"the other's" and [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("content", [b"", b"not a program"])
+def test_a_damaged_program_is_named_with_its_cure(backend, content, tmp_path, monkeypatch):
+    program = tmp_path / "segment.onnx"
+    program.write_bytes(content)
+    monkeypatch.setattr("hrm.backends.cached_program", lambda model, task: program)
+    with pytest.raises(ValueError, match=r"segment\.onnx: cannot be loaded; delete it") as caught:
+        Reasoner(model("hrm"), backend=backend)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_export_through_a_link_replaces_what_it_points_to(tmp_path):

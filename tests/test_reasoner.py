@@ -12,7 +12,7 @@ from hrm import checkpoint as ckpt
 from hrm.answers import Answers
 from hrm.backends import work_of_update
 from hrm.data import load_split
-from hrm.evaluate import distinct_solutions, evaluate, wilson
+from hrm.evaluate import distinct_of, evaluate, wilson
 from hrm.looks import Look
 from hrm.model import HRM
 from hrm.reasoner import Reasoner
@@ -175,15 +175,21 @@ def test_evaluation_counts_what_it_says():
     assert "right_within_passes" not in evaluate(reasoner, split, 10)
 
 
-def test_solutions_that_a_symmetry_makes_one_another_are_one_trial():
-    task, labels = Sudoku(2, 3), load_split("sudoku-6x6-1k", "test").labels[:5]
-    turned = task.draw_symmetry(5, torch.Generator().manual_seed(0)).apply(torch.from_numpy(labels)).numpy()
-    both, known = np.concatenate((labels, turned)), np.ones((10, 36), np.bool_)
-    assert distinct_solutions(task, both, known) == 5
-    assert distinct_solutions(task, both, known & (np.arange(36) > 0)) == 10
+def test_answers_that_a_symmetry_makes_one_another_are_one_trial():
+    split, known = load_split("sudoku-hard-1k", "test"), np.ones((10, 81), np.bool_)
+    turn = Sudoku(3, 3).draw_symmetry(5, torch.Generator().manual_seed(0))
+    asked, told = (
+        np.concatenate((rows, turn.apply(torch.from_numpy(rows)).numpy()))
+        for rows in (split.inputs[:5], split.labels[:5])
+    )
+    assert distinct_of(Sudoku(3, 3), asked, told, known) == 5
+    assert distinct_of(Sudoku(3, 3), asked, told, known & (np.arange(81) > 0)) == 10
     maze = load_split("maze-15x15-1k", "test").labels[:3]
     turned = np.rot90(maze.reshape(3, 15, 15), axes=(1, 2)).reshape(3, 225)
-    assert distinct_solutions(Maze(15, 15), np.concatenate((maze, turned)), np.ones((6, 225), np.bool_)) == 3
+    both = np.concatenate((maze, turned))
+    assert distinct_of(Maze(15, 15), both, both, np.ones((6, 225), np.bool_)) == 3
+    small = load_split("sudoku-6x6-1k", "test")  # of 49 solutions up to symmetry
+    assert distinct_of(Sudoku(2, 3), small.inputs, small.labels, small.labels > 0) == 1000
 
 
 def test_wilson_interval_against_published_values():
@@ -596,3 +602,11 @@ def test_short_segments_keep_to_one_thread_and_the_number_is_given_back(monkeypa
     Reasoner(model, halt="never").run(puzzles(2))
     Reasoner(model, halt="never").run(puzzles(1))
     assert seen == [2] * (len(seen) // 2) + [1] * (len(seen) // 2) and torch.get_num_threads() == 2
+
+
+def test_counts_too_large_for_an_array_are_refused():
+    for option in ("passes", "pins"):
+        with pytest.raises(ValueError, match=f"{option}=2147483648: at most 2147483647"):
+            Reasoner(six_by_six(), **{option: 2**31})
+    with pytest.raises(ValueError, match="pins=-1: at least 0"):
+        Reasoner(six_by_six(), pins=-1)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 
@@ -275,6 +276,22 @@ def test_more_than_ever_find_place_are_refused():
         assert client.post("/v1/solve/sudoku", {"puzzles": [EASY] * 5})[0] == 200
 
 
+def test_a_puzzle_that_has_a_place_and_has_not_begun_counts():
+    reasoner, go_on = sudoku(), threading.Event()
+    make = reasoner.running
+    reasoner.running = lambda: go_on.wait(30) and make()
+    with service({"sudoku": reasoner}, places=1, queue=1) as client:
+        first = client.ask("POST", "/v1/solve/sudoku", {"puzzle": EASY})
+        client.until("hrm_running", 1)
+        second = client.ask("POST", "/v1/solve/sudoku", {"puzzle": EASY})
+        client.until("hrm_waiting", 1)
+        status, said = client.post("/v1/solve/sudoku", {"puzzle": EASY})
+        go_on.set()
+        assert status == 503 and "1 puzzles run and 1 wait" in said["error"]
+        for asked in (first, second):
+            assert json.loads(asked.getresponse().read())["answer"] == SOLVED
+
+
 def test_a_batch_that_cannot_be_made_ends_its_puzzles_and_not_the_service():
     reasoner = sudoku()
     make, failures = reasoner.running, iter([MemoryError("no more")])
@@ -314,6 +331,24 @@ def test_reading_many_puzzles_holds_up_nobody_else():
         assert client.get("/healthz")[0] == 200
         go_on.set()
         assert json.loads(asked.getresponse().read())["answer"] == SOLVED
+
+
+def test_reading_and_asyncios_own_threads_do_not_wait_for_each_other():
+    go_on = threading.Event()
+
+    async def tried():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        taken = loop.run_in_executor(None, go_on.wait, 30)
+        service = http_side.Service(worker.Worker({"sudoku": sudoku()}), 60)
+        (read,) = await service.read("sudoku", [EASY], http_side.Inbox(Here(), 60))
+        assert isinstance(read, worker.Request) and not taken.done()
+        service.worker.stop()
+        with pytest.raises(HTTPException, match="the service is ending"):
+            await service.read("sudoku", [EASY], http_side.Inbox(Here(), 60))
+        go_on.set()
+
+    asyncio.run(tried())
 
 
 def test_mounted_in_another_application_it_answers_too():
@@ -356,6 +391,22 @@ def test_an_inbox_gives_what_has_come_even_late_and_drops_whoever_does_not_read(
     asyncio.run(tried())
 
 
+def test_a_watcher_that_is_behind_when_the_time_is_over_is_told_the_end_and_nothing_before_it():
+    async def tried():
+        inbox = http_side.Inbox(Here(), timeout=0.05)
+        request = worker.Request(None, None, inbox.tell)
+        inbox._put(request, "a segment")
+        assert await inbox.next() == (request, "a segment")
+        await asyncio.sleep(0.1)
+        for end, words in ((None, "no answer in time"), (worker.Failed("the end"), "the end")):
+            for event in ("a segment", "a segment", *([end] if end else [])):
+                inbox._put(request, event)
+            with pytest.raises(HTTPException, match=words):
+                await inbox.next()
+
+    asyncio.run(tried())
+
+
 def test_what_json_has_no_number_for_is_told_as_nothing():
     thought = Thought(
         0, 1, np.full(81, 2, np.uint8), np.full(81, np.nan, np.float32), float("nan"), float("inf"), False
@@ -380,6 +431,24 @@ def test_a_failure_ends_its_puzzles_and_not_the_service(caplog):
         assert client.post("/v1/solve/sudoku", {"puzzle": EASY}) == (500, {"error": "the model failed: out of"})
         assert client.post("/v1/solve/sudoku", {"puzzle": EASY})[1]["answer"] == SOLVED
     assert "a segment failed" in caplog.text
+
+
+def test_a_service_that_does_nothing_but_fail_is_not_well_until_it_answers():
+    reasoner, broken = sudoku(), threading.Event()
+    engine = reasoner.engine
+
+    def failing(*arguments):
+        if broken.is_set():
+            raise RuntimeError("CUDA error")
+        return engine(*arguments)
+
+    reasoner.engine = failing
+    broken.set()
+    with service({"sudoku": reasoner}) as client:
+        for health in (200, 200, 503):
+            assert client.post("/v1/solve/sudoku", {"puzzle": EASY})[0] == 500 and client.get("/healthz")[0] == health
+        broken.clear()
+        assert client.post("/v1/solve/sudoku", {"puzzle": EASY})[0] == client.get("/healthz")[0] == 200
 
 
 NO_ANSWER = "12345678." + "." * 35 + "9" + "." * 36  # the last cell of row 1 has none

@@ -337,6 +337,8 @@ def test_the_test_split_is_read_once_at_the_end(tmp_path):
     assert (result.folder / "test.json").is_file()
     again = train(recipe(steps=2, test_at_end="true", eval_every="null"), runs=tmp_path, resume="auto")
     assert again.metrics == {**result.metrics, "step": 2}
+    late = train(recipe(steps=3, test_at_end="true", eval_every="null"), runs=tmp_path, resume="auto", max_minutes=0)
+    assert late.step == 3 and late.stopped == "time" and "test/rows" not in late.metrics
     longer = train(recipe(steps=3, test_at_end="true", eval_every="null"), runs=tmp_path, resume="auto")
     assert longer.metrics["step"] == 3  # measured anew, not read from the shorter run
 
@@ -375,6 +377,12 @@ def test_resume_refuses_another_recipe_and_init_from_takes_weights_only(tmp_path
     assert ckpt.read_json(fresh.folder / "environment.json")["init_from"] == origin  # the run goes on, its origin stays
     with pytest.raises(ValueError, match="set out from"):
         train(recipe(steps=3, **still), runs=tmp_path, resume="auto", init_from="sudoku")
+    for pointer in ("last", "best"):
+        (fresh.folder / pointer).unlink(missing_ok=True)
+    for step in (2, 3):
+        shutil.rmtree(fresh.folder / f"step_{step}")  # as if it had been stopped before its first checkpoint
+    fresh = train(recipe(steps=3, **still), runs=tmp_path, resume="auto")
+    assert ckpt.read_json(fresh.folder / "environment.json")["init_from"] == origin
     a, b = ckpt.read_group(first.folder / "step_8", "weights"), ckpt.read_group(fresh.folder / "step_3", "weights")
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)

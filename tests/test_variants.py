@@ -126,6 +126,8 @@ def test_no_drifting_variant_has_the_solution_of_a_test_row(tmp_path):
     (tmp_path / "test.csv").write_text(f"question,answer\n.{line[1:]},{line}\n")
     left = solutions("b", test_source=str(tmp_path / "test.csv"))
     assert left == drifted - {taken}
+    own = {task.parse(solution).tobytes()}
+    assert own <= solutions("c", test_source=how["source"])  # the row itself stays, as the report says
 
 
 def test_drift_without_variants_is_refused(tmp_path):

@@ -36,7 +36,7 @@ class Asked:
     cells: int | None
     """Of its first puzzle, where weights of another size could take that."""
     groups: Callable[[Task], Iterator[Numbered]]
-    """The puzzles for a task, as they come; ValueError where a file holds none."""
+    """The puzzles for a task, as they come, some of them Unasked; ValueError where a file holds none."""
     shown: Callable[[Task], bool] = lambda task: False
     """Whether it is one grid that a person typed or drew, who wants to see it drawn."""
 
@@ -81,8 +81,8 @@ def asked_on_stdin(kind: type[Task]) -> Asked:
     while not first and (group := next(lines, [])):
         begun += group
         first = filled(group)
-    header, puzzle_of = form_of(first[0][1]) if first else (0, puzzle_of_record)
-    if first and not header and kind.is_drawn_row(first[0][1]):
+    header, puzzle_of = form_of(first[0][1]) if first else (None, puzzle_of_record)
+    if first and header is None and kind.is_drawn_row(first[0][1]):
         text = "\n".join(line for _, line in chain(begun, chain.from_iterable(lines)))
         return asked_in(text, kind, "standard input")
     if not first[header:]:
@@ -105,8 +105,9 @@ def cells_in(text: str, kind: type[Task]) -> int | None:
     if not lines:
         return None
     header, puzzle_of = form_of(lines[0])
-    if header or lines[0].startswith("{"):
-        return kind.cells_of(puzzle_of(lines[header])) if lines[header:] else None
+    if header is not None:
+        asking = (puzzle for puzzle in map(puzzle_of, lines[header:]) if not isinstance(puzzle, Unasked))
+        return next(map(kind.cells_of, asking), None)
     return kind.cells_of(text)
 
 
@@ -114,10 +115,10 @@ def puzzles_in(text: str, task: Task, name: str) -> Numbered:
     """Every puzzle in the text of a file of that name."""
     lines = [(number, task.tidy(line)) for number, line in enumerate(text.splitlines(), 1)]
     kept = [(number, line) for number, line in lines if line]
-    header, puzzle_of = form_of(kept[0][1]) if kept else (0, puzzle_of_record)
+    header, puzzle_of = form_of(kept[0][1]) if kept else (None, puzzle_of_record)
     if not kept[header:]:
         raise ValueError(f"{name}: no puzzles in it")
-    if header or kept[0][1].startswith("{") or any(task.is_puzzle(line) for _, line in kept):
+    if header is not None or any(task.is_puzzle(line) for _, line in kept):
         return [(number, puzzle_of(line)) for number, line in kept[header:]]
     if len(lines) ** 2 == task.seq_len and len(lines) == max(len(line) for _, line in lines):
         return [(1, "".join(f"{line}\n" for _, line in lines))]  # one drawn, whose empty lines are rows
@@ -134,15 +135,18 @@ def puzzles_in(text: str, task: Task, name: str) -> Numbered:
     return grids
 
 
-def form_of(first: str) -> tuple[int, Callable[[str], str]]:
-    """How many lines the first line makes a header of, and what finds the puzzle in those that follow it."""
+def form_of(first: str) -> tuple[int | None, Callable[[str], str]]:
+    """How many lines the first line makes a header of, None where it is a puzzle itself, or a row of one drawn; and what finds
+    the puzzle in those that follow it."""
+    if first.startswith("{"):
+        return 0, puzzle_of_record
     try:
         columns = next(csv.reader([first]))
     except csv.Error:
-        return 0, puzzle_of_record
+        return None, puzzle_of_record
     named = [name for name in ("question", "puzzle") if name in columns]
     if not named:
-        return 0, puzzle_of_record
+        return None, puzzle_of_record
     place = columns.index(named[0])
     return 1, lambda line: puzzle_of_row(line, place)
 
@@ -155,14 +159,26 @@ def puzzle_of_row(line: str, place: int) -> str:
 
 
 def puzzle_of_record(line: str) -> str:
-    """The puzzle of a JSON line; a line that is no record is the puzzle itself."""
+    """The puzzle of a JSON line; a line that is no JSON object is the puzzle itself."""
     if not line.startswith("{"):
         return line
     try:
         record = json.loads(line)
-        return str(record.get("puzzle") or record["question"])
-    except (ValueError, KeyError, RecursionError):
+    except (ValueError, RecursionError):
         return line
+    told = [str(record[key]) for key in ("puzzle", "question") if record.get(key) not in (None, "")]
+    return told[0] if told else Unasked(line)
+
+
+class Unasked(str):
+    """A JSON line in which no puzzle is found, as it stands."""
+
+
+def checked(puzzle: str) -> str:
+    """A puzzle as it is. Raises ValueError for a line that is Unasked."""
+    if isinstance(puzzle, Unasked):
+        raise ValueError("no key 'puzzle' or 'question' with a puzzle in it")
+    return puzzle
 
 
 def lines_as_they_come(descriptor: int, tidy: Callable[[str], str]) -> Iterator[Numbered]:

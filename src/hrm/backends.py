@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .config import first_line
 from .export import FORMATS, SegmentStep, Updates, updates_inputs, write_segment, write_updates
 from .layers import CastedLinear
 from .model import HRM, Output, State
@@ -77,6 +78,15 @@ def work_of_update(model: HRM) -> int:
     return model.view.length * sum(p.numel() for p in model.L_level.parameters())
 
 
+@contextmanager
+def opening(program: Path) -> Iterator[None]:
+    """Inside, an engine opens a program of the cache; raises ValueError, in one line, for one that it cannot."""
+    try:
+        yield
+    except Exception as error:  # each engine has classes of its own
+        raise ValueError(f"{program}: cannot be loaded; delete it ({first_line(error)})") from error
+
+
 class _ProgramEngine:
     """Runs an exported segment: arrays in, arrays out."""
 
@@ -110,7 +120,8 @@ class _OnnxEngine(_ProgramEngine):
             raise ValueError("backend='onnx' needs the extra: pip install 'hrm-torch[export]'") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        self.session = onnxruntime.InferenceSession(str(program), options, providers=["CPUExecutionProvider"])
+        with opening(program):
+            self.session = onnxruntime.InferenceSession(str(program), options, providers=["CPUExecutionProvider"])
 
     def run(self, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
         return self.session.run(None, arrays)
@@ -125,7 +136,8 @@ class _OpenVinoEngine(_ProgramEngine):
         dtype = self.step.model.config.forward_dtype
         hints = {"INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32", "PERFORMANCE_HINT": "LATENCY"}
         hints["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
-        self.request = openvino.Core().compile_model(str(program), "CPU", hints).create_infer_request()
+        with opening(program):
+            self.request = openvino.Core().compile_model(str(program), "CPU", hints).create_infer_request()
 
     def run(self, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
         found = self.request.infer(arrays)
@@ -156,11 +168,9 @@ class _CompiledUpdates:
                 aside = Path(partial) / program.name
                 write_updates(model, aside)
                 aside.replace(program)
-        try:
+        with opening(program):
             # torch._inductor.aoti_load_package is this and 3 s of imports
             self.loader = torch._C._aoti.AOTIModelPackageLoader(str(program), "model", False, 1, -1)
-        except RuntimeError as error:
-            raise ValueError(f"{program}: cannot be loaded; delete it ({str(error).splitlines()[0]})") from error
         updates = Updates(model)
         named = dict(updates.named_parameters()) | dict(updates.named_buffers())
         # held, for the program takes no copy

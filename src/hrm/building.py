@@ -34,8 +34,8 @@ from .tasks.text import Text
 
 HUB_SETS = {"sudoku": "sapientinc/sudoku-extreme", "maze": "sapientinc/maze-30x30-hard-1k"}
 HUB_FILES = ("train.csv", "test.csv")
-TOO_EASY = 2000
-"""Generated puzzles in a row below a wanted rating, after which it is taken to be out of reach."""
+TOO_MANY = 2000
+"""Generated puzzles in a row below a wanted rating, or known, after which others are taken to be out of reach."""
 
 
 def build(
@@ -64,10 +64,11 @@ def build(
     source: a CSV, "hf" (sapientinc/sudoku-extreme or maze-30x30-hard-1k from the Hugging Face hub), a built-in set, or
     "generate" (puzzles of side `size` from `seed`, mazes with paths of `min_path` cells and more: `subsample` for
     training, 1,000 by default, as many for the test). The subsample is drawn
-    by `seed`. Validation puzzles (`val`; default a tenth of what is trained on, at most 256, if so many are left over) come
-    from `val_source` or from the rows that the subsample leaves over, asked for by number and without a subsample from the
-    rows themselves; the test split from `test_source`, from the hub's or the built-in's own test file, or from the rest left
-    over. No solution grid, up to symmetry (of text: no question), is in two splits, but that a test file given as such is
+    by `seed`. Validation puzzles (`val`; default a tenth of what is trained on, at most 256, if so many are left over, or
+    all of `val_source`) come from `val_source` or from the rows that the subsample leaves over, asked for by number and
+    without a subsample from the rows themselves; the test split from `test_source`, from the hub's or the built-in's own
+    test file, or from the rest left over. No solution grid, up to symmetry (of text, and of sizes that have few grids: no
+    question), is in two splits, but that a test file given as such is
     left whole and may share grids with training, as the report and hashes.json then say. With `variants` a training puzzle is
     a group of itself and up to so many puzzles of the same solution and kind (tasks/variants.py), with `drift` of other
     solutions too, apart from those of the other splits; and `beyond` so many puzzles that no single assumption solves join
@@ -98,8 +99,7 @@ def build(
         pools = dataclasses.replace(pools, val=read_csv(val_source))
     task = pools.task
     if kind is Text:
-        rows = [*pools.train, *pools.val, *pools.test]
-        task = Text.for_lines(side for row in rows for side in (row.question, row.answer))
+        task = text_for([*pools.train, *pools.val, *pools.test])
     if size and task.seq_len != size**2:
         raise ValueError(f"--size {size}: {source} has puzzles of {task.seq_len} cells")
     train = pools.train
@@ -121,13 +121,13 @@ def build(
     spare = [train[k] for k in left_over]
     picked = [train[k] for k in chosen]
 
-    wanted = val if val is not None else min(256, len(picked) // 10)
+    wanted = val if val is not None else len(pools.val) if val_source else min(256, len(picked) // 10)
     in_train = {*orbit_keys(task, picked)}
     left, shared = apart(task, spare, in_train), 0
     if pools.test:  # given whole; validation keeps clear of it
         test = pools.test
         val_rows = list(islice(apart(task, pools.val or spare, in_train.union(in_test)), wanted))
-        shared = 0 if task.scarce else sum(key in in_train for key in in_test)
+        shared = sum(key in in_train for key in in_test)
     else:  # cut from what is left over
         val_rows = list(islice(apart(task, pools.val, in_train) if val_source else left, wanted))
         test = list(apart(task, left, {*orbit_keys(task, val_rows)}))
@@ -139,12 +139,12 @@ def build(
 
     puzzles, answers = checked_grids(picked, task)
     kept_out = set()
-    if (beyond or drift) and not task.scarce:
+    if beyond or drift or (variants and task.apart_by == "question"):
         kept_out = {*orbit_keys(task, val_rows), *(in_test or orbit_keys(task, test))}
     if beyond:
         make = numba_task(f"--beyond {beyond}").beyond
         made = make(task, answers, beyond, stream_seed(seed, BEYOND, 0), progress)
-        more, solved = without_orbits(task, *made, kept_out)
+        more, solved = without(task, *made, kept_out)
         puzzles, answers = np.concatenate((puzzles, more)), np.concatenate((answers, solved))
     if harden:
         puzzles, answers = with_harder(task, puzzles, answers, harden, seed, progress)
@@ -162,6 +162,15 @@ def build(
     return dataclasses.replace(
         report, note=f"{shared:,} of the test's {task.apart_by}s are trained on as well{like_that}" if shared else ""
     )
+
+
+def text_for(rows: list[Row]) -> Text:
+    """The task whose lines are as long as the longest of these. Raises ValueError naming that row where it is too long."""
+    longest = max(rows, key=lambda row: max(len(side.rstrip(" ")) for side in (row.question, row.answer)))
+    try:
+        return Text.for_lines((longest.question, longest.answer))
+    except ValueError as error:
+        raise ValueError(f"{longest.where}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -218,24 +227,27 @@ def distinct_puzzles(
     min_rating: int | None = None,
     **made: int,
 ) -> list[Row]:
-    """Puzzles generated as `made` says, no two with one solution up to symmetry where the size has enough of them.
+    """Puzzles generated as `made` says, no two of which may not be in two splits.
 
-    Raises ValueError where TOO_EASY of them in a row are rated below `min_rating`.
+    Raises ValueError where TOO_MANY of them in a row are rated below `min_rating`, or are there already.
     """
     seen: set[int] = set()
     rows: list[Row] = []
     puzzles = task.generate_many(rng, **made)
-    easy = 0
+    easy = known = 0
     while len(rows) < count:
         puzzle, solution = next(puzzles)
-        key, rating = task.same_orbit_key(solution), task.rate(puzzle)
+        key, rating = key_of(task, {"question": puzzle, "answer": solution}[task.apart_by]), task.rate(puzzle)
         if min_rating is not None and rating < min_rating:
             easy += 1
-            if easy == TOO_EASY:
-                raise ValueError(f"--min-rating {min_rating}: {TOO_EASY:,} puzzles in a row were made that are easier")
+            if easy == TOO_MANY:
+                raise ValueError(f"--min-rating {min_rating}: {TOO_MANY:,} puzzles in a row were made that are easier")
             continue
         easy = 0
-        if key in seen and not task.scarce:
+        known = (known + 1) * (key in seen)
+        if known == TOO_MANY:
+            raise ValueError(f"only {len(rows):,} puzzles of this size were found that differ: lower --subsample")
+        if known:
             continue
         seen.add(key)
         rows.append(Row("hrm-generated", task.format(puzzle), task.format(solution), rating))
@@ -270,7 +282,7 @@ def kept_back(
     task: Task, rows: list[Row], order: np.ndarray, count: int, in_test: set[int]
 ) -> tuple[np.ndarray, list[int]]:
     """Rows to train on, in their order, and one row each of `count` keys that neither those nor the test hold."""
-    keys = [number if task.scarce else row_key(task, row) for number, row in enumerate(rows)]
+    keys = [row_key(task, row) for row in rows]
     held: dict[int, int] = {}
     for k in order[::-1]:
         if len(held) < count and keys[k] not in in_test:
@@ -283,13 +295,18 @@ def kept_back(
 
 def row_key(task: Task, row: Row) -> int:
     """Equal for rows that may not be in two splits."""
-    return task.same_orbit_key(row.grid(task, task.apart_by))
+    return key_of(task, row.grid(task, task.apart_by))
+
+
+def key_of(task: Task, grid: np.ndarray) -> int:
+    """Of the side (S,) by which the task's rows are kept apart."""
+    return task.same_orbit_key(grid) if task.apart_by == "answer" else hash(grid.tobytes())
 
 
 def apart(task: Task, rows: Iterable[Row], taken: set[int]) -> Iterator[Row]:
-    """Rows whose solution grid (or what the task goes by) is not among `taken`, up to symmetry; small sizes have too few grids
-    and pass. One by one, as they are asked for: millions may be left over of which a few hundred are wanted."""
-    return (row for row in rows if task.scarce or row_key(task, row) not in taken)
+    """Rows whose key is not among `taken`. One by one, as they are asked for: millions may be left over of which a few hundred
+    are wanted."""
+    return (row for row in rows if row_key(task, row) not in taken)
 
 
 def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_aug: int, seed: int) -> Split:
@@ -328,23 +345,24 @@ def varied_split(
     kept_out: set[int],
     progress: Progress,
 ) -> Split:
-    """Each puzzle as a group of itself and up to `wanted` variants; drifting, fewer by those whose orbit is in `kept_out`."""
+    """Each puzzle as a group of itself and up to `wanted` variants, fewer by those whose key is in `kept_out`."""
     seeds = [stream_seed(seed, VARIANTS, row) for row in range(len(puzzles))]
     make = numba_task(f"--variants {wanted}").variants
     groups = make(task, puzzles, answers, wanted, seeds, progress, drift=drift)
-    if drift and kept_out:
-        apart = [without_orbits(task, *group, kept_out) for group in groups]
-        groups = [group for group in apart if len(group[0])]
+    if kept_out:
+        own = ((puzzles[:1], answers[:1]) for puzzles, answers in groups)
+        more = (without(task, puzzles[1:], answers[1:], kept_out) for puzzles, answers in groups)
+        groups = [tuple(map(np.concatenate, zip(*both, strict=True))) for both in zip(own, more, strict=True)]
     widths = np.array([len(made) for made, _ in groups])
     return split_of_grids(task, *(np.concatenate(side) for side in zip(*groups, strict=True)), groups=widths)
 
 
-def without_orbits(
+def without(
     task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, kept_out: set[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Those rows of (N, S) whose solutions are no symmetric copy of one in `kept_out`."""
-    distinct, which = np.unique(answers, axis=0, return_inverse=True)
-    apart = np.array([task.same_orbit_key(answer) not in kept_out for answer in distinct])[which]
+    """Those rows of (N, S) whose key is not in `kept_out`."""
+    distinct, which = np.unique({"question": puzzles, "answer": answers}[task.apart_by], axis=0, return_inverse=True)
+    apart = np.array([key_of(task, grid) not in kept_out for grid in distinct], bool)[which]
     return puzzles[apart], answers[apart]
 
 

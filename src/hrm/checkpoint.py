@@ -155,14 +155,18 @@ def open_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file so that it survives a power cut: aside, synced, renamed."""
+    """Write a file so that it survives a power cut: aside, synced, renamed. An OSError names it."""
     path = Path(os.path.realpath(path))  # a link stays one
     aside = path.with_name(path.name + ".partial")
-    with open(aside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # of a full disk it tells none
+        raise
 
 
 def sync(folder: Path) -> None:
@@ -396,7 +400,7 @@ SAME_NAME = """
 H_cycles L_cycles H_layers L_layers hidden_size expansion num_heads pos_encodings rms_norm_eps rope_theta
 halt_max_steps halt_exploration_prob forward_dtype puzzle_emb_ndim vocab_size seq_len num_puzzle_identifiers
 """.split()
-DROPPED = ("batch_size", "causal", "name", "loss")
+DROPPED = ("batch_size", "causal", "name")
 TRM_ONLY = ("mlp_t", "puzzle_emb_len", "no_ACT_continue")
 
 
@@ -404,7 +408,7 @@ def config_from_reference(theirs: dict[str, Any], kind: str) -> ModelConfig:
     """Our configuration for a reference's `arch` fields; `kind` is "hrm" or "trm"."""
     if kind not in ("hrm", "trm"):
         raise ValueError(f"kind '{kind}' is neither 'hrm' nor 'trm'")
-    known = [*SAME_NAME, *DROPPED, *(TRM_ONLY if kind == "trm" else ())]
+    known = [*SAME_NAME, *DROPPED, "loss", *(TRM_ONLY if kind == "trm" else ())]
     for key in theirs:
         if key not in known:
             raise ValueError(f"unknown {kind} configuration key '{key}'{nearest(key, known)}")
@@ -442,7 +446,7 @@ def bare_name(name: str) -> str:
 def reference_weights(path: Path, dtype: str, seq_len: int | None, overrides: dict[str, Any]) -> Weights:
     """Read a checkpoint of sapientinc/HRM or TinyRecursiveModels: a bare state dict, `all_config.yaml` beside it or not.
 
-    Vocabulary, identifiers, widths and layers are read from the tensors; cycles and heads from the YAML, else the
+    Vocabulary, identifiers, widths and layers are read from the tensors; cycles, heads and loss from the YAML, else the
     published recipe's.
     """
     tensors = {bare_name(name): tensor for name, tensor in reference_tensors(path).items()}
@@ -481,7 +485,10 @@ def reference_weights(path: Path, dtype: str, seq_len: int | None, overrides: di
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     load_exactly(model, tensors, str(path))
-    card = {"source": f"{kind} checkpoint of the reference, {path.name}", "loss_type": "stablemax_cross_entropy"}
+    loss = theirs.get("loss")
+    softmax = isinstance(loss, dict) and loss.get("loss_type") == "softmax_cross_entropy"
+    loss_type = "softmax_cross_entropy" if softmax else "stablemax_cross_entropy"
+    card = {"source": f"{kind} checkpoint of the reference, {path.name}", "loss_type": loss_type}
     return Weights(model, task, card)
 
 
@@ -516,7 +523,7 @@ def arch_beside(path: Path) -> dict[str, Any]:
     try:
         arch = yaml.safe_load(beside.read_text())["arch"]
         return {key: value for key, value in arch.items() if key not in DROPPED}
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
         raise ValueError(
             f"{beside}: expected YAML with an 'arch' block; move it away to load by the tensors alone"
         ) from None
@@ -527,10 +534,11 @@ def count_layers(tensors: dict[str, Tensor], level: str) -> int:
     return len(found)
 
 
-def save_reference(model: HRM, path: Path) -> None:
+def save_reference(model: HRM, path: Path, loss_type: str = "stablemax_cross_entropy") -> None:
     """Write `path` (`…/step_N`) and `all_config.yaml` beside it, as the reference's pretrain.py would.
 
-    Raises ValueError where the configuration has no counterpart there, or one of another model is there already.
+    `loss_type` is the cross-entropy that the weights learned by. Raises ValueError where the configuration has no counterpart
+    there, or one of another model is there already.
     """
     import yaml
 
@@ -551,13 +559,13 @@ def save_reference(model: HRM, path: Path) -> None:
         "hrm": "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1",
         "trm": "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1",
     }[kind]
-    loss = {"name": "losses@ACTLossHead", "loss_type": "stablemax_cross_entropy"}
+    loss = {"name": "losses@ACTLossHead", "loss_type": loss_type}
     beside = path.with_name("all_config.yaml")
     if beside.is_file() and config_from_reference({**arch_beside(path), **data_shaped}, kind) != config:
         raise ValueError(f"{beside}: describes another model; choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     torch.save({f"_orig_mod.model.inner.{key}": value.cpu() for key, value in model.state_dict().items()}, content)
-    write_synced(path, content.getvalue())
-    if not beside.is_file():
+    if not beside.is_file():  # first, for a checkpoint without it is read with guessed settings
         write_synced(beside, yaml.safe_dump({"arch": {"name": name, "loss": loss, **arch}}).encode())
+    write_synced(path, content.getvalue())

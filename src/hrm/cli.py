@@ -86,10 +86,16 @@ Noise = Annotated[
 
 def main() -> None:
     """Entry point of the `hrm` command."""
-    if sys.argv[1:2] in (["solve"], ["eval"]) and hasattr(signal, "SIGPIPE"):
+    answers = sys.argv[1:2] in (["solve"], ["eval"])
+    if answers and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that goes away ends these, as it does other filters
     try:
-        app()
+        if answers and sys.stdout is None:
+            raise ValueError("standard output is closed: send it to a file, or to /dev/null")
+        try:
+            app()
+        finally:
+            flush_output()
     except (ValueError, OSError) as error:
         print(f"hrm: {error}", file=sys.stderr)
         sys.exit(2)
@@ -104,6 +110,17 @@ def main() -> None:
             raise
         print(f"hrm: not enough memory; a smaller model or batch needs less ({words})", file=sys.stderr)
         sys.exit(2)
+
+
+def flush_output() -> None:
+    """Write what is left for standard output. Raises OSError where it takes nothing more, which then ends in /dev/null, so that
+    Python's own last flush does not fail as well."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise OSError(f"standard output: cannot be written: {error}") from None
 
 
 def refuse(context: typer.Context, options: str, why: str) -> None:
@@ -204,9 +221,7 @@ def solve(
     if select == "confidence" and accept is None and not pins:
         options |= enough_passes(task, passes, check)
     named = weights or shipped_for(task)
-    reasoner = Reasoner.load(named, device, forward_dtype=dtype, seq_len=to_solve.cells, **options)
-    if reasoner.task.name != task:
-        raise ValueError(f"{weights}: weights for {reasoner.task.name}, not for {task}")
+    reasoner = Reasoner.load(named, device, task=task, forward_dtype=dtype, seq_len=to_solve.cells, **options)
     if watch or png or (output == "text" and to_solve.shown(reasoner.task)):
         failed = solve_one(reasoner, to_solve, watch, png)
     else:
@@ -343,20 +358,21 @@ def solve_one(reasoner: Any, to_solve: Any, watch: bool, png: Path | None) -> in
     """The one puzzle of what is to be solved (asking.py), drawn; exit code."""
     from rich.console import Console
 
-    from .asking import TYPED
+    from .asking import TYPED, checked
     from .display import Waiting, Watcher, answer_board, verdict
 
     console = Console(highlight=False)
     task, puzzle = reasoner.task, to_solve.only(reasoner.task)
     try:
-        given = reasoner.read(puzzle)
+        given = reasoner.read(checked(puzzle))
     except ValueError as error:
         raise ValueError(error if to_solve.name == TYPED else f"{to_solve.name}: {error}") from None
     started = time.perf_counter()
     with Watcher(console, task, given, reasoner.max_segments) if watch else Waiting(console) as watcher:
         solution = reasoner.solve(puzzle, watcher)
-    if not (watch and console.is_terminal and not reasoner.model.config.deduces):
-        console.print(answer_board(task, given, solution))
+    stands = watch and console.is_terminal and not reasoner.model.config.deduces  # the last thought
+    if not (stands and reasoner.answer(solution.trace[-1]) == solution.answer):
+        console.print(answer_board(task, given, solution), soft_wrap=True)
     console.print(verdict(solution, time.perf_counter() - started - watcher.drawing))
     if png:
         from .pictures import save_maze
@@ -372,6 +388,7 @@ class Answering:
     def __init__(self, reasoner: Any, output: str, name: str):
         self.reasoner, self.output, self.name = reasoner, output, name
         self.bad, self.unsolved = 0, 0
+        sys.stdout.reconfigure(errors="backslashreplace")  # a bad line may hold what no encoding has
         self.table = csv.writer(sys.stdout, lineterminator="\n")
         if output == "csv":
             self.table.writerow("line puzzle answer verified segments passes confidence fault".split())
@@ -383,10 +400,12 @@ class Answering:
         return 2 if self.bad else 1 if self.unsolved else 0
 
     def _take(self, puzzles: list[tuple[int, str]]) -> None:
+        from .asking import checked
+
         faults = {}
         for number, puzzle in puzzles:
             try:
-                self.reasoner.fitting(puzzle).read(puzzle)
+                self.reasoner.fitting(checked(puzzle)).read(puzzle)
             except ValueError as error:
                 faults[number] = str(error)
         solutions = self.reasoner.solve_many(puzzle for number, puzzle in puzzles if number not in faults)
@@ -494,9 +513,15 @@ def evaluate_command(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="split of a folder or built-in set: test, val or train")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="only the first N rows; ARC: tasks")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="only the first N rows, those without a known answer left out; ARC: tasks"),
+    ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="write the report here")] = None,
-    answers: Annotated[Path | None, typer.Option(help="write every row's answer here, as CSV")] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(help="write every row's answer here, as CSV; rows without a known answer are left out"),
+    ] = None,
     max_segments: Segments = None,
     halt: Halt = "auto",
     passes: Annotated[int, typer.Option(min=1, help="most passes over a puzzle, one answer chosen")] = 1,
@@ -556,7 +581,12 @@ def evaluate_command(
         write_synced(json_out, json.dumps(report, indent=1).encode())
     counted = report["counted"]
     low, high = report[f"{counted}_ci95"]
-    print(f"rows {report['rows']} of {data} ({report['distinct_solutions']} distinct solutions)")
+    distinct = next(
+        f"{count} {kind.replace('_', ' ')}" for kind, count in report.items() if kind.startswith("distinct_")
+    )
+    print(f"rows {report['rows']} of {data} ({distinct})")
+    if left := report.get("rows_without_answer"):
+        print(f"left out: {left} rows, for their answer is not known")
     print(f"{counted:<14} {report[counted]:.2%}   95 % interval {low:.2%} to {high:.2%}")
     for source, part in report.get("by_source", {}).items():
         print(f"  {part[counted]:>11.2%} of {part['rows']:,} from {source or 'no named source'}")
@@ -817,7 +847,7 @@ def convert(
     if to == "hrm":
         save_weights(target, found.model, found.task, found.card)
     else:
-        save_reference(found.model, target)
+        save_reference(found.model, target, found.loss_type)
     print(f"{source} -> {target}: {sum(p.numel() for p in found.model.parameters()):,} parameters")
 
 

@@ -462,6 +462,11 @@ def load_recipe(name_or_path: str, overrides: list[str] = ()) -> Recipe:
 
 ONLY_WITH: dict[str, tuple[str, Callable[[Recipe], bool]]] = {
     **dict.fromkeys(("muon_lr", "muon_momentum"), ("optimizer=muon", lambda recipe: recipe.optimizer == "muon")),
+    "arch.rope_theta": (
+        "arch.pos_encodings=rope or rope2d",
+        lambda recipe: recipe.arch.pos_encodings in ("rope", "rope2d"),
+    ),
+    "arch.mixer_expansion": ("an MLP over positions, arch.mixer=mlp", lambda recipe: "mlp" in recipe.arch.mixers),
     "lr_decay_share": ("lr_schedule=linear_decay", lambda recipe: recipe.lr_schedule == "linear_decay"),
     "ema_warmup": ("a running mean, ema=0.999 say", lambda recipe: recipe.ema is not None),
     **dict.fromkeys(("reclue_hints", "reclue_drop"), ("reclue above 0", lambda recipe: recipe.reclue > 0)),

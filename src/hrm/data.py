@@ -13,13 +13,13 @@ import io
 import json
 import os
 import re
-import shutil
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from zipfile import BadZipFile
 
 import numpy as np
@@ -122,7 +122,7 @@ def file_text(path: str | Path) -> str:
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from None
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: not a text file") from None
+        raise ValueError(f"{path}: not a text file: save it as UTF-8") from None
 
 
 def read_csv(path: str | Path) -> list[Row]:
@@ -155,12 +155,13 @@ def read_csv(path: str | Path) -> list[Row]:
 
 
 def checked_grids(rows: list[Row], task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Puzzles and answers (N, S) of rows, every answer held against the rules if any are known. Raises ValueError naming
-    the line."""
+    """Puzzles and answers (N, S) of rows, both held against the rules if any are known. Raises ValueError naming the line."""
     puzzles, answers = (np.stack([row.grid(task, side) for row in rows]) for side in ("question", "answer"))
     wrong = np.flatnonzero(~task.verify_batch(puzzles, answers)) if task.sound else ()
     if len(wrong):
         k = wrong[0]
+        if unasked := task.clues_fault(puzzles[k]):
+            raise ValueError(f"{rows[k].where}: question is no puzzle: {unasked}")
         raise ValueError(f"{rows[k].where}: answer breaks the rules: {task.fault(puzzles[k], answers[k])}")
     return puzzles, answers
 
@@ -355,6 +356,7 @@ class Report:
 
 def refuse_to_replace(out: Path, overwrite: bool) -> None:
     """Raise ValueError where something stands that `overwrite` does not allow to replace, or that is no data set of ours."""
+    out = out.resolve()
     ours = (out / "hashes.json").is_file()
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (overwrite and ours):
         raise ValueError(
@@ -378,24 +380,26 @@ def write_dataset(
     `test_puzzles`: the asked tasks as JSON, which TRM's evaluator of ARC reads.
     """
     refuse_to_replace(out, overwrite)
-    aside = out.with_name(out.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    for name, split in splits.items():
-        (aside / name).mkdir(parents=True)
-        write_json(aside / name / "dataset.json", split.metadata.model_dump())
-        for field in (*FIELDS, *(TABLE_FIELDS if split.table is not None else ())):
-            np.save(aside / name / f"all__{field}.npy", np.ascontiguousarray(getattr(split, field)))
-    write_json(aside / "identifiers.json", list(identifiers))
-    if test_puzzles:
-        write_json(aside / "test_puzzles.json", test_puzzles)
-    files = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
-    sums = {file: hashlib.sha256((aside / file).read_bytes()).hexdigest() for file in files}
-    total = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
-    found = {"audit": audit} if audit else {}
-    write_json(aside / "hashes.json", {"files": sums, "sha256": total, "built": built, **found})
-    if out.exists():
-        shutil.rmtree(out)
-    os.replace(aside, out)
+    out = out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+        aside, before = Path(folder, "new"), Path(folder, "before")
+        for name, split in splits.items():
+            (aside / name).mkdir(parents=True)
+            write_json(aside / name / "dataset.json", split.metadata.model_dump())
+            for field in (*FIELDS, *(TABLE_FIELDS if split.table is not None else ())):
+                np.save(aside / name / f"all__{field}.npy", np.ascontiguousarray(getattr(split, field)))
+        write_json(aside / "identifiers.json", list(identifiers))
+        if test_puzzles:
+            write_json(aside / "test_puzzles.json", test_puzzles)
+        files = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
+        sums = {file: hashlib.sha256((aside / file).read_bytes()).hexdigest() for file in files}
+        total = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
+        found = {"audit": audit} if audit else {}
+        write_json(aside / "hashes.json", {"files": sums, "sha256": total, "built": built, **found})
+        if out.exists():
+            os.replace(out, before)  # a whole set stands at `out` but for this moment
+        os.replace(aside, out)
     load_split.cache_clear()
     return Report(out, {name: count for name, count in counts.items() if count}, total)
 

@@ -47,7 +47,7 @@ def sudoku_board(task: Sudoku, given: np.ndarray, cells: np.ndarray, certainty: 
     """A board: givens bold, the model's cells green, yellow or red by certainty; a given that was changed is reversed."""
     n, rows, cols = task.size, task.box_rows, task.box_cols
     rule = "─" * (2 * cols + 1)
-    lines = Text()
+    lines = Text(overflow="ignore")
     lines.append("┌" + "┬".join([rule] * (n // cols)) + "┐\n", "dim")
     for r in range(n):
         if r and r % rows == 0:
@@ -68,7 +68,7 @@ def sudoku_board(task: Sudoku, given: np.ndarray, cells: np.ndarray, certainty: 
 
 def maze_board(task: Maze, given: np.ndarray, cells: np.ndarray, certainty: np.ndarray | None = None) -> Text:
     """A maze, two columns a cell: the path green, yellow or red by certainty, and whatever given cell was changed red."""
-    lines = Text()
+    lines = Text(overflow="ignore")
     for k, cell in enumerate(cells.tolist()):
         if k and k % task.columns == 0:
             lines.append("\n")
@@ -135,7 +135,7 @@ def marks_board(task: Sudoku, given: np.ndarray, marks: np.ndarray) -> Text:
     words = ["".join(task.symbols[v] for v in np.flatnonzero(cell)) for cell in marks]
     widths = [max(len(words[r * n + c]) for r in range(n)) for c in range(n)]
     rules = ["─" * (sum(widths[b : b + cols]) + cols + 1) for b in range(0, n, cols)]
-    lines = Text()
+    lines = Text(overflow="ignore")
     lines.append("┌" + "┬".join(rules) + "┐\n", "dim")
     for r in range(n):
         if r and r % rows == 0:

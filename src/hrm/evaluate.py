@@ -23,13 +23,15 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
     checked@k where the rules accept them. cell_accuracy: mean share of labelled cells right. verified: the answer
     passes the puzzle's own rules, where these are known; an answer that does not is an abstention; mazes call it
     valid_and_shortest as well. Intervals (…_ci95) are Wilson's, 95 %, with as many trials as there are
-    distinct_solutions, since puzzles of one solution are not independent. right_within_passes, of several passes that
-    end with the first accepted, where a puzzle has one answer: the share that is right and took so many passes at most,
-    a lower bound of selected@k for every smaller k. by_source, of a CSV file that names several sources: the rows of
-    each and the share that is right. Every row's answer is written into the CSV file `each`, if given.
+    distinct_solutions, since puzzles of one solution are not independent, or of text and small sizes distinct_questions.
+    right_within_passes, of several passes that end with the first accepted, where a puzzle has one answer: the share that is
+    right and took so many passes at most, a lower bound of selected@k for every smaller k. by_source, of a CSV file that
+    names several sources: the rows of each and the share that is right. rows_without_answer: those left out. Every other
+    row's answer is written into the CSV file `each`, if given.
     """
     ignored = -1 if split.metadata.ignore_label_id is None else split.metadata.ignore_label_id
-    rows = np.flatnonzero((split.labels != ignored).any(1))[:limit]
+    known = (split.labels != ignored).any(1)
+    rows = np.flatnonzero(known)[:limit]
     if not len(rows):
         raise ValueError("nothing to evaluate: the data set has no rows with a known answer")
     puzzles, labels = split.inputs[rows], split.labels[rows]
@@ -43,14 +45,15 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
     verified = task.verify_batch(task.decode(puzzles), task.decode(answers.tokens)) if task.sound else None
     if each:
         write_synced(each, table_of(task, puzzles, labels, answers, exact, verified).encode())
-    distinct = distinct_solutions(task, labels, labelled)
+    distinct = distinct_of(task, puzzles, labels, labelled)
     counted = count_name(reasoner)
     report = {
         "rows": len(rows),
+        **({} if known.all() else {"rows_without_answer": int((~known).sum())}),
         "counted": counted,
         counted: float(exact.mean()),
         f"{counted}_ci95": wilson(float(exact.mean()), distinct),
-        "distinct_solutions": distinct,
+        "distinct_solutions" if task.apart_by == "answer" else "distinct_questions": distinct,
         "cell_accuracy": float((right.sum(1) / np.maximum(1, labelled.sum(1))).mean()),
         **({} if verified is None else dict.fromkeys(("verified", task.sound), float(verified.mean()))),
         **({} if verified is None else {f"{task.sound}_ci95": wilson(float(verified.mean()), distinct)}),
@@ -77,10 +80,12 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
     return report
 
 
-def distinct_solutions(task: Task, labels: np.ndarray, labelled: np.ndarray) -> int:
-    """How many of the solutions (N, S) no symmetry makes one another; of those with unlabelled cells, and without known rules, of
-    which no symmetry is known either, how many are not equal."""
-    if task.sound and labelled.all():
+def distinct_of(task: Task, puzzles: np.ndarray, labels: np.ndarray, labelled: np.ndarray) -> int:
+    """How many of the rows (N, S) are trials of their own: distinct questions or answers, by what the task's splits are kept
+    apart by (answers that no symmetry makes one another; of those with unlabelled cells, that are not equal)."""
+    if task.apart_by == "question":
+        return len(np.unique(puzzles, axis=0))
+    if labelled.all():
         return len({task.same_orbit_key(solution) for solution in task.decode(labels)})
     return len(np.unique(labels, axis=0))
 

@@ -7,7 +7,6 @@ The halting loop stays outside, so stopping, streaming and batching remain the c
 import io
 import json
 import logging
-import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -22,6 +21,8 @@ from .layers import Bags, Standing
 from .model import HRM, State
 
 FORMATS = {"onnx": "segment.onnx", "torch": "segment.pt2"}
+WRITTEN = {"segment.json", "initial.npz", *FORMATS.values()}
+"""All that a folder may hold for an export to replace it."""
 
 
 class SegmentStep(nn.Module):
@@ -131,7 +132,8 @@ def write_updates(model: HRM, path: Path) -> None:
 def write_segment(model: HRM, task: str, folder: Path, kind: str) -> Path:
     """Write the folder (new, or replaced where it holds an older export); returns the program's path. The model is on the CPU.
 
-    Raises ValueError for an unknown `kind`, a folder with other things in it, or a missing library.
+    A program that another process puts there meanwhile is kept. Raises ValueError for an unknown `kind`, a folder with other
+    things in it, or a missing library.
     """
     if kind not in FORMATS:
         raise ValueError(f"--format {kind}: choose one of {', '.join(FORMATS)}")
@@ -139,7 +141,8 @@ def write_segment(model: HRM, task: str, folder: Path, kind: str) -> Path:
         raise ValueError("export needs a model loaded with forward_dtype=float32")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: a file; name a folder to make")
-    if folder.exists() and not (folder / "segment.json").is_file() and any(folder.iterdir()):
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if names and not {"segment.json"} <= names <= WRITTEN:
         raise ValueError(f"{folder}: holds other things than an exported segment; choose another folder")
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -157,12 +160,12 @@ def write_segment(model: HRM, task: str, folder: Path, kind: str) -> Path:
             states = zip(("z_H", "z_L"), (z[0].numpy() for z in model.initial_state(1)), strict=True)
             np.savez(aside / "initial.npz", **dict(states))
         write_synced(aside / "segment.json", json.dumps(description(step, task, kind), indent=1).encode())
-        shutil.rmtree(folder, ignore_errors=True)
         try:
             aside.rename(folder)
-        except OSError:
-            if not (folder / FORMATS[kind]).is_file():  # else another process was quicker
-                raise
+        except OSError:  # it is not empty
+            if FORMATS[kind] in names or not (folder / FORMATS[kind]).is_file():  # else another process was quicker
+                folder.rename(aside.with_name(folder.name + ".old"))  # deleted when the new one is there
+                aside.rename(folder)
     return folder / FORMATS[kind]
 
 

@@ -87,11 +87,12 @@ class Reasoner:
         if halt in ("q", "settled") and not learned:
             raise ValueError(f"halt='{halt}': this model has learned no halting; use stable or never")
         counts = {"passes": passes, "max_segments": max_segments, "patience": patient, "batch_size": batch_size}
-        for name, value in counts.items():
-            if not 1 <= value < 2**31:
-                raise ValueError(f"{name}={value}: at {'least 1' if value < 1 else 'most 2147483647'}")
-        if noise < 0 or pins < 0:
-            raise ValueError(f"noise={noise}, pins={pins}: not negative")
+        for name, value in (counts | {"pins": pins}).items():
+            least = int(name in counts)
+            if not least <= value < 2**31:
+                raise ValueError(f"{name}={value}: at {f'least {least}' if value < least else 'most 2147483647'}")
+        if noise < 0:
+            raise ValueError(f"noise={noise}: not negative")
         if accept is not None and not 0 <= accept <= 1:
             raise ValueError(f"accept={accept}: from 0 to 1")
         if pins and select != "confidence":
@@ -133,6 +134,7 @@ class Reasoner:
         where: str | Path,
         device: str = "auto",
         *,
+        task: str | None = None,
         forward_dtype: str = "auto",
         seq_len: int | None = None,
         **options,
@@ -140,8 +142,11 @@ class Reasoner:
         """A Reasoner over `hrm.load(where)`: shipped weights by name, a run folder, a weights folder, or a file.
 
         `seq_len`: solve puzzles of so many cells, where the weights are for any number (those of mazes are).
+        `task`: raise ValueError for weights of another.
         """
         found = load_weights(where, device, forward_dtype=forward_dtype)
+        if task not in (None, found.task):
+            raise ValueError(f"{where}: weights for {found.task}, not for {task}")
         found = found.resized(seq_len or found.model.config.seq_len)
         return cls(found.model, found.task, card=found.card, **options)
 

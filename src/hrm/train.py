@@ -402,15 +402,15 @@ def train(
         folder, source = run_folder(recipe, runs, resume)
         recipe = settle(recipe, folder, source)
         trainer, held_out = Trainer(recipe, folder, ranks, report), held_out_splits(recipe)
+        begun = recorded_origin(folder) if resume else None
         if source:
-            begun = recorded_origin(folder)
             if init_from and init_from != begun:
                 raise ValueError(
                     f"--init-from {init_from}: {folder} set out from {begun or 'new weights'}: leave one of it and --resume out"
                 )
             trainer.restore(source)
             init_from = begun
-        elif init_from:
+        elif init_from := init_from or begun:  # the latter of a run that was stopped before it wrote a checkpoint
             load_initial(trainer, init_from)
         if ranks.main:
             describe_run(trainer, init_from)
@@ -482,6 +482,9 @@ def loop(
             if leave and not last:
                 stopped = "signal" if signals.received else "time" if late else "steps"
                 break
+    if stopped == "finished" and test is not None:  # which may take long, and is made up for on resume
+        late = max_minutes is not None and time.monotonic() - clock > 60 * max_minutes
+        stopped = "signal" if signals.received else "time" if late else stopped
     if stopped == "finished" and test is not None and ranks.main:
         tested = trainer.folder / "test.json"
         if not tested.is_file() or ckpt.read_json(tested).get("step") != trainer.step:

@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib import resources
@@ -129,17 +130,18 @@ class Inbox:
 
     async def next(self) -> tuple[Request, Solution | str]:
         """A solution, or what is sent of a thought. Raises HTTPException where there is no answer: the time is over, the client
-        is gone, or the worker has failed or ends."""
+        is gone, or the worker has failed or ends. Once the time is over, thoughts are passed over for an end that has come."""
         while True:
             if (now := self.loop.time()) > self.looked + STILL_THERE:
                 self.looked = now
                 if await self.client.is_disconnected():
                     raise HTTPException(499, "the client is gone")
-            if self.events:
+            while self.events:
                 request, event = self.events.popleft()
                 if isinstance(event, Failed):
                     raise HTTPException(503 if isinstance(event, Ending) else 500, str(event))
-                return request, event
+                if not isinstance(event, str) or now <= self.until:
+                    return request, event
             if now > self.until:
                 raise HTTPException(504, TOO_SLOW)
             self.arrived.clear()
@@ -170,6 +172,8 @@ class Service:
 
     def __init__(self, worker: Worker, timeout: float):
         self.worker, self.metrics = worker, Metrics(worker, timeout)
+        # of its own: whoever stops the worker, in one of asyncio's threads, waits for no reading
+        self.readers = ThreadPoolExecutor(thread_name_prefix="hrm-reader")
 
     def reasoner(self, name: str) -> Reasoner:
         if name not in self.worker.reasoners:
@@ -183,6 +187,8 @@ class Service:
         self.reasoner(name)
 
         def one(puzzle: str) -> Request | ValueError:
+            if not self.worker.alive:
+                raise HTTPException(503, "the service is ending")
             if inbox.loop.time() > inbox.until:
                 raise HTTPException(504, TOO_SLOW)
             try:
@@ -191,7 +197,7 @@ class Service:
                 return error
 
         try:
-            found = await asyncio.to_thread(lambda: [one(puzzle) for puzzle in puzzles])
+            found = await inbox.loop.run_in_executor(self.readers, lambda: [one(puzzle) for puzzle in puzzles])
         except HTTPException as error:
             self.metrics.puzzles.labels(name, ENDS[error.status_code]).inc(len(puzzles))
             raise
@@ -241,6 +247,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        service.readers.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(worker.stop)
 
     app = FastAPI(
@@ -316,9 +323,9 @@ def create_app(
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
-        """200 while puzzles are answered."""
-        alive = worker.alive
-        return JSONResponse({"status": "ok" if alive else "ending", "version": __version__}, 200 if alive else 503)
+        """200 while puzzles are answered; 503 where the last segments all failed, or the service ends."""
+        health = worker.health
+        return JSONResponse({"status": health, "version": __version__}, 200 if health == "ok" else 503)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> Response:

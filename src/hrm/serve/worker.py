@@ -22,6 +22,9 @@ from ..running import Batch
 
 logger = logging.getLogger("hrm.serve")
 
+FAILING = 3
+"""Failed segments in a row from which on the worker is not well."""
+
 
 class Busy(Exception):
     """More puzzles wait than may."""
@@ -54,10 +57,10 @@ class Request:
 
 @dataclass
 class Group:
-    """The puzzles of one Reasoner that run, by their numbers in its batch."""
+    """The puzzles of one Reasoner that have a place, by their numbers in its batch, which its first turn makes."""
 
-    batch: Batch
-    inside: dict[int, Request]
+    inside: dict[int, Request] = field(default_factory=dict)
+    batch: Batch | None = None
 
     def show(self, thought: Thought) -> None:
         request = self.inside[thought.row]
@@ -83,6 +86,7 @@ class Worker:
         self.changed, self.reading = threading.Condition(), threading.Lock()
         self.thread: threading.Thread | None = None
         self.ending, self.numbers = False, itertools.count()
+        self.failures = 0  # in a row
         self.context = contextvars.copy_context()  # in which torch keeps what a compiled model was compiled with
 
     def stop(self) -> None:
@@ -98,8 +102,15 @@ class Worker:
         return not self.ending and (self.thread is None or self.thread.is_alive())
 
     @property
+    def health(self) -> str:
+        """ok, failing or ending."""
+        if not self.alive:
+            return "ending"
+        return "failing" if self.failures >= FAILING else "ok"
+
+    @property
     def running(self) -> int:
-        """Puzzles that have a place."""
+        """Puzzles that have a place, whether they have begun or not."""
         return sum(len(group.inside) for group in list(self.groups.values()))
 
     def read(self, name: str, puzzle: str, tell: Tell, watched: bool = False) -> Request:
@@ -138,44 +149,44 @@ class Worker:
     def _work(self) -> None:
         try:
             with ExitStack() as casts:
-                while (coming := self._wait()) is not None:
-                    self._round(coming, casts)
+                while (entering := self._wait()) is not None:
+                    self._round(entering, casts)
         finally:
             with self.changed:
                 self.ending = True
             for request in (*self._inside(), *self.waiting):
                 request.tell(request, Ending("the service is ending"))
 
-    def _wait(self) -> list[Request] | None:
-        """Until there is something to do; who enters now, or None where there is no more."""
+    def _wait(self) -> dict[Reasoner, dict[int, Request]] | None:
+        """Until there is something to do; who enters now and has a place from here on, or None where there is no more."""
         with self.changed:
             self.changed.wait_for(lambda: self.waiting or self.running or self.ending)
             if self.ending:
                 return None
-            free = min(self.places - self.running, len(self.waiting))
-            return [self.waiting.popleft() for _ in range(free)]
+            entering: dict[Reasoner, dict[int, Request]] = defaultdict(dict)
+            for _ in range(min(self.places - self.running, len(self.waiting))):
+                request = self.waiting.popleft()
+                if not request.dropped:
+                    entering[request.reasoner][next(self.numbers)] = request
+            for reasoner, requests in entering.items():
+                self.groups.setdefault(reasoner, Group()).inside.update(requests)
+            return entering
 
-    def _round(self, coming: list[Request], casts: ExitStack) -> None:
+    def _round(self, entering: dict[Reasoner, dict[int, Request]], casts: ExitStack) -> None:
         """A turn for every batch; an error ends the puzzles of that one, and no others."""
-        entering: dict[Reasoner, dict[int, Request]] = defaultdict(dict)
-        for request in coming:
-            if not request.dropped:
-                entering[request.reasoner][next(self.numbers)] = request
-        for reasoner in {**self.groups, **entering}:
-            inside = self.groups[reasoner].inside if reasoner in self.groups else {}
-            inside |= entering[reasoner]
+        for reasoner, group in list(self.groups.items()):
             try:
-                if reasoner not in self.groups:
-                    batch = reasoner.running()
+                if group.batch is None:
+                    group.batch = reasoner.running()
                     casts.enter_context(reasoner.model.cast_once())
-                    self.groups[reasoner] = Group(batch, inside)
-                self._turn(reasoner, self.groups[reasoner], entering[reasoner])
+                self._turn(reasoner, group, entering[reasoner])
             except Exception as error:
                 logger.exception("a segment failed")
+                self.failures += 1
                 words = str(error).splitlines() or [repr(error)]
-                for request in inside.values():
+                for request in group.inside.values():
                     request.tell(request, Failed(f"the model failed: {words[0]}"))
-                self.groups.pop(reasoner, None)  # the next puzzle makes it anew
+                del self.groups[reasoner]  # the next puzzle makes it anew
 
     def _turn(self, reasoner: Reasoner, group: Group, entering: dict[int, Request]) -> None:
         """Who is not waited for leaves, who comes enters, and all of them run a segment."""
@@ -189,10 +200,10 @@ class Worker:
             group.batch.enter(list(entering), tokens, np.zeros(len(entering), np.int32))
         if group.inside:
             left, answers = group.batch.step(group.show if any(r.watched for r in group.inside.values()) else None)
-            for row, number in enumerate(left):
-                request = group.inside[number]
-                solution = reasoner.solution(request.grid, answers, row, [])
-                del group.inside[number]  # from here on it cannot fail
+            ended = [reasoner.solution(group.inside[number].grid, answers, row, []) for row, number in enumerate(left)]
+            self.failures = 0
+            for number, solution in zip(left, ended, strict=True):
+                request = group.inside.pop(number)  # from here on it cannot fail
                 request.tell(request, solution)
 
     def _inside(self) -> list[Request]:

@@ -57,7 +57,6 @@ class Maze:
     name = "maze"
     sound = "valid_and_shortest"
     """What an answer is that passes the rules."""
-    apart_by = "answer"
     usual_cells = 900
     one_answer = False
     """A maze may have several shortest paths."""
@@ -83,9 +82,11 @@ class Maze:
     @staticmethod
     def cells_of(text: str) -> int | None:
         """Cells of the first square maze in a text, drawn or one a line; None where it is empty."""
+        text = text.translate(OTHER_WORDS)
         lines = text.splitlines()
-        if lines and len(lines) == max(map(len, lines)):  # as many rows as columns, however empty
-            return len(lines) ** 2
+        mazes = sum(not Maze.is_drawn_row(line) for line in lines)
+        if lines and len(lines) == max(map(len, lines)) and mazes <= len(lines) / 2:
+            return len(lines) ** 2  # as many rows as columns, however empty, and no maze in most of them
         lines = text.strip("\r\n").splitlines()
         if not lines:
             return None
@@ -190,14 +191,15 @@ class Maze:
 
     def verify(self, puzzle: np.ndarray, answer: np.ndarray) -> bool:
         """Whether `answer` is a shortest path of `puzzle`, and nothing else drawn."""
-        return not self.fault(puzzle, answer)
+        return bool(self.verify_batch(puzzle[None], answer[None])[0])
 
     def verify_batch(self, puzzles: np.ndarray, answers: np.ndarray) -> np.ndarray:
-        """`verify` of each row: bool (N,) for grids (N, S)."""
+        """`verify` of each row: bool (N,) for grids (N, S); False, too, where the puzzle is none."""
+        one_each = [(puzzles == cell).sum(1) == 1 for cell in (START, GOAL)]
         kept = ((puzzles == answers) | ((puzzles == FREE) & (answers == PATH))).all(1)
         length = (answers == PATH).sum(1) + 1
         shortest, along = self.distances(puzzles), self.distances(answers, only_path=True)
-        return kept & (shortest == length) & (along == length)
+        return kept & one_each[0] & one_each[1] & (puzzles < PATH).all(1) & (shortest == length) & (along == length)
 
     # --- exact solving
 
@@ -230,16 +232,14 @@ class Maze:
         return answer.ravel()
 
     @property
-    def scarce(self) -> bool:
-        """Too few mazes of this size for all to differ."""
-        return self.seq_len < 25
+    def apart_by(self) -> str:
+        """As of Sudokus; answers are the same where the walls are."""
+        return "question" if self.seq_len < 25 else "answer"
 
     def same_orbit_key(self, maze: np.ndarray) -> int:
-        """A hash equal for mazes that a turn, a reflection or an exchange of S and G makes one another; a path drawn in
-        does not count."""
-        board = np.where(maze == PATH, FREE, maze).reshape(self.rows, self.columns)
-        swapped = np.where(board == START, GOAL, np.where(board == GOAL, START, board))
-        forms = [np.rot90(side, k) for b in (board, swapped) for side in (b, b.T) for k in range(4)]
+        """A hash equal for mazes whose walls a turn or a reflection makes one another: S and G move in training."""
+        board = (maze == WALL).reshape(self.rows, self.columns)
+        forms = [np.rot90(side, k) for side in (board, board.T) for k in range(4)]
         return hash(min(form.astype(np.uint8).tobytes() for form in forms))
 
     def rate(self, puzzle: np.ndarray) -> int:

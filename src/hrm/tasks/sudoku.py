@@ -34,7 +34,6 @@ class Sudoku:
     name = "sudoku"
     sound = "verified"
     """What an answer is that passes the rules."""
-    apart_by = "answer"
     """Which side of a row says that two are the same puzzle, up to symmetry: they are kept out of different splits."""
     usual_cells = 81
     """Of a puzzle whose size nobody names."""
@@ -59,9 +58,10 @@ class Sudoku:
         return self.size**2
 
     @property
-    def scarce(self) -> bool:
-        """Too few grids of this size, up to symmetry, for all to differ."""
-        return self.size <= 6
+    def apart_by(self) -> str:
+        """What no two splits share, and rows are counted by: their answers up to symmetry, or, where a size has too few of
+        those for all to differ, their questions."""
+        return "question" if self.size <= 6 else "answer"
 
     @property
     def box(self) -> tuple[int, int]:

@@ -30,7 +30,6 @@ class Text:
     blank = 1
     vocab_size = len(CHARACTERS) + 1
     box = None
-    scarce = False
     usual_cells = 1
     """Until the lines are read."""
 
@@ -101,8 +100,3 @@ class Text:
     def rate(puzzle: np.ndarray) -> int:
         """How hard a line is, is not known."""
         return 0
-
-    @staticmethod
-    def same_orbit_key(line: np.ndarray) -> int:
-        """Equal for equal lines."""
-        return hash(line.tobytes())
