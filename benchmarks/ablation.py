@@ -109,6 +109,8 @@ def main() -> None:
                 continue
             recipes.append(recipe)
             chosen[name] = overrides
+    if not recipes:
+        parser.error(f"{asked.recipe}: no variant is of this recipe")
     if recipes[0].task == "text":
         asked.passes = 1  # without known symmetries there is but one look
     rates = {name: speed(asked.recipe, overrides) for name, overrides in chosen.items()}

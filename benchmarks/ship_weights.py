@@ -44,7 +44,7 @@ WAYS = {
     f"up to {DEDUCTION_PASSES} passes, checked by the rules": MANY | {"check": True},
 }
 """How weights are measured: options by name."""
-KEPT = "rows distinct_solutions cell_accuracy verified mean_segments mean_passes".split()
+KEPT = "rows distinct_solutions distinct_questions cell_accuracy verified mean_segments mean_passes".split()
 
 
 def main() -> None:

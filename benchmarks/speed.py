@@ -73,7 +73,8 @@ def main() -> None:
     if asked.what == "memory" and asked.device != "cpu":
         parser.error("memory: of a CPU process only")
     asked.reference_dtype = asked.reference_dtype or machine_dtype(asked.device)
-    asked.backends = asked.backends or ["eager", "compiled", *["openvino"] * (asked.device == "cpu")]
+    if asked.backends is None:
+        asked.backends = ["eager", "compiled", *["openvino"] * (asked.device == "cpu")]
     asked.batch = asked.batch or (asked.puzzles if asked.what == "solve" else 16)
     if asked.measure:
         print(needed(training(asked)[asked.measure]))

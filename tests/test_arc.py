@@ -21,6 +21,7 @@ from hrm.data import Split, load_split
 from hrm.display import arc_row
 from hrm.evaluate import evaluate
 from hrm.model import HRM
+from hrm.reasoner import Reasoner
 from hrm.sampling import DeviceSampler
 from hrm.tasks.arc import (
     Arc,
@@ -552,6 +553,16 @@ def test_weights_are_measured_on_no_other_identifiers_than_their_own(tmp_path):
     assert f"not the data set that {foreign} was trained on" in refusal(*ensemble, foreign)
     unknown = arc_weights(tmp_path / "unknown", split, None)  # as a reference's converted checkpoint
     assert CliRunner().invoke(app, ["eval", str(unknown), "--data", str(tmp_path / "other")]).exit_code == 0
+
+
+def test_canvases_are_counted_one_by_one_too(tmp_path):
+    """As training does for its log, where no votes are taken."""
+    build_arc(source=source_of(tmp_path / "s", TRAINING, EVALUATION), out=tmp_path / "d", num_aug=1)
+    split = load_split(str(tmp_path / "d"), "test")
+    report = evaluate(
+        Reasoner(HRM(tiny(vocab_size=12, seq_len=900, num_puzzle_identifiers=99, halt_max_steps=1)), "arc"), split
+    )
+    assert report["rows"] == report["distinct_questions"] == 6
 
 
 def test_tests_without_a_known_answer_are_asked_and_not_scored(tmp_path):

@@ -120,6 +120,10 @@ def test_small_sizes_share_solutions_and_no_question(tmp_path):
         {row.tobytes() for row in load_split(str(tmp_path / "f"), split).inputs} for split in ("train", "val")
     )
     assert len(val) == 2 and len(train) == 2 and not train & val
+    build("maze", source="generate", size=2, subsample=8, val=8, num_aug=20, out=tmp_path / "h")
+    train, val = (load_split(str(tmp_path / "h"), split) for split in ("train", "val"))
+    assert not {row.tobytes() for row in train.inputs} & {row.tobytes() for row in val.inputs}
+    assert np.diff(train.group_indices).min() < 21  # some were of another split
     report = build(source=str(csv), test_source=str(csv), val=0, out=tmp_path / "g")
     assert report.note == "6 of the test's questions are trained on as well"
 

@@ -393,11 +393,11 @@ def test_an_inbox_gives_what_has_come_even_late_and_drops_whoever_does_not_read(
 
 def test_a_watcher_that_is_behind_when_the_time_is_over_is_told_the_end_and_nothing_before_it():
     async def tried():
-        inbox = http_side.Inbox(Here(), timeout=0.05)
+        inbox = http_side.Inbox(Here(), timeout=30)
         request = worker.Request(None, None, inbox.tell)
         inbox._put(request, "a segment")
         assert await inbox.next() == (request, "a segment")
-        await asyncio.sleep(0.1)
+        inbox.until -= 60
         for end, words in ((None, "no answer in time"), (worker.Failed("the end"), "the end")):
             for event in ("a segment", "a segment", *([end] if end else [])):
                 inbox._put(request, event)

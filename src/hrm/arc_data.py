@@ -68,9 +68,10 @@ def build_arc(
     `extra_training`: a further source whose tasks (all parts)
     are trained on. `only`: no other tasks than these.
 
-    No trained task may share an example with one that is asked: tasks of `extra_training` that do are refused, or with
-    `without_overlap` left out; those few that a published set itself has in both parts are kept, as are tests that are
-    among the demonstrations trained on. The report counts them, and hashes.json names them all, kept or left out.
+    No trained task may share an example with one that is asked: tasks of `extra_training` that do, and tasks of one name in
+    two parts of a source, are refused, or with `without_overlap` left out; others that a published set itself has in both
+    parts are kept, as are tests that are among the demonstrations trained on. The report counts them, and hashes.json names
+    them all, kept or left out.
     """
     built = deciding(locals())
     refuse_to_replace(Path(out), overwrite)
@@ -128,7 +129,7 @@ def build_arc(
             "for which hashes.json then names them all, or train on another set"
         )
     named = Counter(task.name for task in (*trained, *asked))
-    if twice := [name for name, count in named.items() if count > 1 and (name, name) not in shared]:
+    if twice := [name for name, count in named.items() if count > 1]:
         raise ValueError(f"two tasks are named {min(twice)}: rename one, for its identifiers stand for one task")
     if too_large := [task.name for task in (*trained, *asked) if largest_side(task) > side]:
         raise ValueError(

@@ -18,7 +18,6 @@ from .data import (
     SPLITS,
     Report,
     Row,
-    Split,
     built_in_rows,
     checked_grids,
     read_csv,
@@ -32,6 +31,8 @@ from .tasks import Progress, Task, known_task, untold
 from .tasks.sudoku import Sudoku
 from .tasks.text import Text
 
+Groups = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Puzzles and answers (N, S), and how many of them, one after the other, are drawn from as one puzzle."""
 HUB_SETS = {"sudoku": "sapientinc/sudoku-extreme", "maze": "sapientinc/maze-30x30-hard-1k"}
 HUB_FILES = ("train.csv", "test.csv")
 TOO_MANY = 2000
@@ -138,20 +139,23 @@ def build(
         )
 
     puzzles, answers = checked_grids(picked, task)
-    kept_out = set()
-    if beyond or drift or (variants and task.apart_by == "question"):
+    kept_out, few = set(), task.apart_by == "question"  # then what is made from a row may be one of another split
+    if beyond or drift or few:
         kept_out = {*orbit_keys(task, val_rows), *(in_test or orbit_keys(task, test))}
     if beyond:
         make = numba_task(f"--beyond {beyond}").beyond
-        made = make(task, answers, beyond, stream_seed(seed, BEYOND, 0), progress)
-        more, solved = without(task, *made, kept_out)
-        puzzles, answers = np.concatenate((puzzles, more)), np.concatenate((answers, solved))
+        more = make(task, answers, beyond, stream_seed(seed, BEYOND, 0), progress)
+        puzzles, answers = with_more(task, puzzles, answers, *more, kept_out)
     if harden:
-        puzzles, answers = with_harder(task, puzzles, answers, harden, seed, progress)
+        more = harder(task, puzzles, answers, harden, seed, progress)
+        puzzles, answers = with_more(task, puzzles, answers, *more, kept_out if few else set())
     if variants:
-        splits = {"train": varied_split(task, puzzles, answers, variants, drift, seed, kept_out, progress)}
+        made = varied(task, puzzles, answers, variants, drift, seed, progress)
     else:
-        splits = {"train": augmented_split(task, puzzles, answers, num_aug, seed)}
+        made = augmented(task, puzzles, answers, num_aug, seed)
+    if kept_out and (drift or few):
+        made = groups_without(task, *made, kept_out)
+    splits = {"train": split_of_grids(task, *made)}
     for name, rows in (("val", val_rows), ("test", test)):
         if rows:
             splits[name] = split_from_rows(rows, task)
@@ -309,61 +313,65 @@ def apart(task: Task, rows: Iterable[Row], taken: set[int]) -> Iterator[Row]:
     return (row for row in rows if row_key(task, row) not in taken)
 
 
-def augmented_split(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_aug: int, seed: int) -> Split:
+def augmented(task: Task, puzzles: np.ndarray, answers: np.ndarray, num_aug: int, seed: int) -> Groups:
     """Each puzzle as a group of itself and `num_aug` random symmetries of it, as the reference writes them."""
-    if not num_aug:
-        return split_of_grids(task, puzzles, answers, groups=np.ones(len(puzzles), int))
-    import torch
-
-    generator = torch.Generator().manual_seed(stream_seed(seed, AUGMENTATION))
-    copies = [(puzzles, answers)]
-    tokens = [torch.from_numpy(task.encode(grids)) for grids in (puzzles, answers)]
-    for _ in range(num_aug):
-        turned = task.augment(*tokens, generator)
-        copies.append(tuple(task.decode(t.numpy()) for t in turned))
     width = num_aug + 1
-    together = [np.stack([copy[side] for copy in copies], 1).reshape(-1, task.seq_len) for side in (0, 1)]
-    return split_of_grids(task, *together, groups=np.full(len(puzzles), width))
+    if num_aug:
+        import torch
+
+        generator = torch.Generator().manual_seed(stream_seed(seed, AUGMENTATION))
+        copies = [(puzzles, answers)]
+        tokens = [torch.from_numpy(task.encode(grids)) for grids in (puzzles, answers)]
+        for _ in range(num_aug):
+            turned = task.augment(*tokens, generator)
+            copies.append(tuple(task.decode(t.numpy()) for t in turned))
+        puzzles, answers = (np.stack([copy[side] for copy in copies], 1).reshape(-1, task.seq_len) for side in (0, 1))
+    return puzzles, answers, np.full(len(puzzles) // width, width)
 
 
-def with_harder(
+def harder(
     task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, steps: int, seed: int, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Puzzles and answers, then for each the harder puzzles of the same solution that its walk met."""
+    """Of each puzzle the harder ones of the same solution that its walk met."""
     seeds = [stream_seed(seed, HARDER, row) for row in range(len(puzzles))]
     found = numba_task(f"--harden {steps}").harder(task, puzzles, answers, steps, seeds, progress)
-    return np.concatenate((puzzles, *found)), np.concatenate((answers, np.repeat(answers, [*map(len, found)], 0)))
+    return np.concatenate((puzzles[:0], *found)), np.repeat(answers, [*map(len, found)], 0)
 
 
-def varied_split(
-    task: Sudoku,
-    puzzles: np.ndarray,
-    answers: np.ndarray,
-    wanted: int,
-    drift: bool,
-    seed: int,
-    kept_out: set[int],
-    progress: Progress,
-) -> Split:
-    """Each puzzle as a group of itself and up to `wanted` variants, fewer by those whose key is in `kept_out`."""
+def varied(
+    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, wanted: int, drift: bool, seed: int, progress: Progress
+) -> Groups:
+    """Each puzzle as a group of itself and up to `wanted` variants."""
     seeds = [stream_seed(seed, VARIANTS, row) for row in range(len(puzzles))]
-    make = numba_task(f"--variants {wanted}").variants
-    groups = make(task, puzzles, answers, wanted, seeds, progress, drift=drift)
-    if kept_out:
-        own = ((puzzles[:1], answers[:1]) for puzzles, answers in groups)
-        more = (without(task, puzzles[1:], answers[1:], kept_out) for puzzles, answers in groups)
-        groups = [tuple(map(np.concatenate, zip(*both, strict=True))) for both in zip(own, more, strict=True)]
-    widths = np.array([len(made) for made, _ in groups])
-    return split_of_grids(task, *(np.concatenate(side) for side in zip(*groups, strict=True)), groups=widths)
+    groups = numba_task(f"--variants {wanted}").variants(task, puzzles, answers, wanted, seeds, progress, drift=drift)
+    made, solved = (np.concatenate(side) for side in zip(*groups, strict=True))
+    return made, solved, np.array([len(group) for group, _ in groups])
 
 
-def without(
-    task: Sudoku, puzzles: np.ndarray, answers: np.ndarray, kept_out: set[int]
+def with_more(
+    task: Task, puzzles: np.ndarray, answers: np.ndarray, more: np.ndarray, solved: np.ndarray, kept_out: set[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Those rows of (N, S) whose key is not in `kept_out`."""
+    """Puzzles and answers, and after them those made that have no key in `kept_out`."""
+    clear = clear_of(task, more, solved, kept_out)
+    return np.concatenate((puzzles, more[clear])), np.concatenate((answers, solved[clear]))
+
+
+def groups_without(
+    task: Task, puzzles: np.ndarray, answers: np.ndarray, widths: np.ndarray, kept_out: set[int]
+) -> Groups:
+    """Groups whose first is a row of the source, but for what of the rest has a key in `kept_out`."""
+    starts = np.cumsum(widths) - widths
+    kept = clear_of(task, puzzles, answers, kept_out)
+    kept[starts] = True
+    return puzzles[kept], answers[kept], np.add.reduceat(kept.astype(int), starts)
+
+
+def clear_of(task: Task, puzzles: np.ndarray, answers: np.ndarray, kept_out: set[int]) -> np.ndarray:
+    """Which of the rows (N, S) have no key in `kept_out`: (N,) bool."""
+    if not kept_out or not len(puzzles):
+        return np.ones(len(puzzles), bool)
     distinct, which = np.unique({"question": puzzles, "answer": answers}[task.apart_by], axis=0, return_inverse=True)
-    apart = np.array([key_of(task, grid) not in kept_out for grid in distinct], bool)[which]
-    return puzzles[apart], answers[apart]
+    return np.array([key_of(task, grid) not in kept_out for grid in distinct])[which]
 
 
 def numba_task(asked: str) -> ModuleType:

@@ -485,10 +485,7 @@ def reference_weights(path: Path, dtype: str, seq_len: int | None, overrides: di
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     load_exactly(model, tensors, str(path))
-    loss = theirs.get("loss")
-    softmax = isinstance(loss, dict) and loss.get("loss_type") == "softmax_cross_entropy"
-    loss_type = "softmax_cross_entropy" if softmax else "stablemax_cross_entropy"
-    card = {"source": f"{kind} checkpoint of the reference, {path.name}", "loss_type": loss_type}
+    card = {"source": f"{kind} checkpoint of the reference, {path.name}", "loss_type": loss_of(theirs)}
     return Weights(model, task, card)
 
 
@@ -529,6 +526,13 @@ def arch_beside(path: Path) -> dict[str, Any]:
         ) from None
 
 
+def loss_of(arch: dict[str, Any]) -> str:
+    """The cross-entropy that an 'arch' block names; what is not known is stablemax, as published."""
+    loss = arch.get("loss")
+    softmax = isinstance(loss, dict) and loss.get("loss_type") == "softmax_cross_entropy"
+    return "softmax_cross_entropy" if softmax else "stablemax_cross_entropy"
+
+
 def count_layers(tensors: dict[str, Tensor], level: str) -> int:
     found = {match[1] for name in tensors if (match := re.match(rf"{level}\.layers\.(\d+)\.", name))}
     return len(found)
@@ -561,7 +565,8 @@ def save_reference(model: HRM, path: Path, loss_type: str = "stablemax_cross_ent
     }[kind]
     loss = {"name": "losses@ACTLossHead", "loss_type": loss_type}
     beside = path.with_name("all_config.yaml")
-    if beside.is_file() and config_from_reference({**arch_beside(path), **data_shaped}, kind) != config:
+    there = arch_beside(path) if beside.is_file() else None
+    if there and (config_from_reference({**there, **data_shaped}, kind) != config or loss_of(there) != loss_type):
         raise ValueError(f"{beside}: describes another model; choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()

@@ -5,6 +5,7 @@ answer or a comparison that fails is exit code 1.
 """
 
 import csv
+import io
 import json
 import math
 import os
@@ -94,9 +95,14 @@ def main() -> None:
             raise ValueError("standard output is closed: send it to a file, or to /dev/null")
         try:
             app()
-        finally:
+        except SystemExit:
             flush_output()
+            raise
     except (ValueError, OSError) as error:
+        try:
+            flush_output()
+        except OSError as failure:
+            error = failure if isinstance(error, OSError) else error
         print(f"hrm: {error}", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
@@ -388,7 +394,8 @@ class Answering:
     def __init__(self, reasoner: Any, output: str, name: str):
         self.reasoner, self.output, self.name = reasoner, output, name
         self.bad, self.unsolved = 0, 0
-        sys.stdout.reconfigure(errors="backslashreplace")  # a bad line may hold what no encoding has
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a bad line may hold what no encoding has
         self.table = csv.writer(sys.stdout, lineterminator="\n")
         if output == "csv":
             self.table.writerow("line puzzle answer verified segments passes confidence fault".split())
@@ -904,7 +911,8 @@ def data_build(
         int | None,
         typer.Option(
             min=0,
-            help="validation puzzles, apart by solution (text: by question); default a tenth, 256 at most, if left over",
+            help="validation puzzles, apart by solution (text, small sizes: by question); default a tenth, 256 at most, "
+            "if left over, or all of --val-source",
         ),
     ] = None,
     test_source: Annotated[str | None, typer.Option(help="CSV with the test split")] = None,

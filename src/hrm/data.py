@@ -356,7 +356,6 @@ class Report:
 
 def refuse_to_replace(out: Path, overwrite: bool) -> None:
     """Raise ValueError where something stands that `overwrite` does not allow to replace, or that is no data set of ours."""
-    out = out.resolve()
     ours = (out / "hashes.json").is_file()
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (overwrite and ours):
         raise ValueError(
@@ -380,9 +379,9 @@ def write_dataset(
     `test_puzzles`: the asked tasks as JSON, which TRM's evaluator of ARC reads.
     """
     refuse_to_replace(out, overwrite)
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+    place = out.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent, ignore_cleanup_errors=True) as folder:
         aside, before = Path(folder, "new"), Path(folder, "before")
         for name, split in splits.items():
             (aside / name).mkdir(parents=True)
@@ -397,9 +396,14 @@ def write_dataset(
         total = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
         found = {"audit": audit} if audit else {}
         write_json(aside / "hashes.json", {"files": sums, "sha256": total, "built": built, **found})
-        if out.exists():
-            os.replace(out, before)  # a whole set stands at `out` but for this moment
-        os.replace(aside, out)
+        if place.exists():
+            os.replace(place, before)
+        try:
+            os.replace(aside, place)
+        except BaseException:
+            if before.exists():
+                os.replace(before, place)
+            raise
     load_split.cache_clear()
     return Report(out, {name: count for name, count in counts.items() if count}, total)
 

@@ -26,8 +26,8 @@ def evaluate(reasoner: Reasoner, split: Split, limit: int | None = None, each: P
     distinct_solutions, since puzzles of one solution are not independent, or of text and small sizes distinct_questions.
     right_within_passes, of several passes that end with the first accepted, where a puzzle has one answer: the share that is
     right and took so many passes at most, a lower bound of selected@k for every smaller k. by_source, of a CSV file that
-    names several sources: the rows of each and the share that is right. rows_without_answer: those left out. Every other
-    row's answer is written into the CSV file `each`, if given.
+    names several sources: the rows of each and the share that is right. rows_without_answer: how many the split
+    has. Every answer is written into the CSV file `each`, if given.
     """
     ignored = -1 if split.metadata.ignore_label_id is None else split.metadata.ignore_label_id
     known = (split.labels != ignored).any(1)

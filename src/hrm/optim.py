@@ -196,7 +196,7 @@ class RunningMean(AveragedModel):
     """Torch's EMA of the weights, started at the initial ones and not debiased (TRM: models/ema.py), as `module`.
 
     With `warmup` the decay of update n is at most n / (n + 10), so that the initial weights are soon forgotten. Torch's
-    own update waits for a GPU twice, to bring the count there and back.
+    own update waits for a GPU to bring the count there, and with `warmup` back.
     """
 
     def __init__(self, model: HRM, decay: float, warmup: bool = False):

@@ -689,7 +689,7 @@ def start_ranks(device: str) -> Ranks:
     local = int(os.environ["LOCAL_RANK"])
     on_cuda = machine_device(device).startswith("cuda")
     if on_cuda:
-        world, found = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        world, found = int(os.environ.get("LOCAL_WORLD_SIZE", local + 1)), torch.cuda.device_count()
         if world > found or (world > 1 and torch.device(machine_device(device)).index is not None):
             raise ValueError(
                 f"device={device}, {world} processes and {found} GPUs on this machine: each process takes a GPU of its own, "
@@ -701,7 +701,7 @@ def start_ranks(device: str) -> Ranks:
 
 
 def stop_ranks(ranks: Ranks) -> None:
-    if dist.is_initialized():
+    if ranks.world > 1 and dist.is_initialized():
         import gc
 
         gc.collect()  # gloo aborts in a third of runs if work objects outlive the group

@@ -150,7 +150,7 @@ def read_tasks(source: str | Path) -> dict[str, list[ArcTask]]:
     files = {file: content for file, content in json_files(path) if not file.name.startswith("._")}
     parts: dict[str, list[ArcTask]] = {}
     for file in (file for file in files if file.name.endswith(CHALLENGES)):
-        part = file.name.removesuffix(CHALLENGES).replace("-", "_").rstrip("_").rpartition("_")[2] or file.stem
+        part = file.name.removesuffix(CHALLENGES).rstrip("_-").rpartition("_")[2] or file.stem
         parts.setdefault(part, []).extend(kaggle_tasks(file, files))
     if not parts:
         for file, content in files.items():
@@ -355,6 +355,7 @@ class Arc:
     name = "arc"
     sound = None
     """No rules to check an answer by."""
+    apart_by = "question"
     blank = PAD
     vocab_size = VOCAB
     box = None

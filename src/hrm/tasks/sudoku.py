@@ -34,7 +34,6 @@ class Sudoku:
     name = "sudoku"
     sound = "verified"
     """What an answer is that passes the rules."""
-    """Which side of a row says that two are the same puzzle, up to symmetry: they are kept out of different splits."""
     usual_cells = 81
     """Of a puzzle whose size nobody names."""
     one_answer = True
