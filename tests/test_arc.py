@@ -268,19 +268,20 @@ def test_voting_is_decided_when_nothing_can_change():
     assert not ballot(*[(A, 0.5)] * 5).decided(1)  # the second attempt is open
 
 
-def brute_force(tasks: list[ArcTask], attempts: dict[str, list[dict]]) -> tuple[float, float]:
-    """From a submission document, as the competition's rules state it."""
-    whole, points = 0, 0.0
+def brute_force(tasks: list[ArcTask], attempts: dict[str, list[dict]]) -> tuple[float, float, float]:
+    """From a submission document, as the rules state it."""
+    whole, points, found, asked = 0, 0.0, 0, 0
     for task in tasks:
         right = 0
         for entry, pair in zip(attempts[task.name], task.tests, strict=True):
             right += pair.output.tolist() in list(entry.values())
         whole += right == len(task.tests)
         points += right / len(task.tests)
-    return whole / len(tasks), points / len(tasks)
+        found, asked = found + right, asked + len(task.tests)
+    return whole / len(tasks), points / len(tasks), found / asked
 
 
-def test_both_scoring_rules_agree_with_a_scorer_of_submissions():
+def test_the_scoring_rules_agree_with_a_scorer_of_submissions():
     rng = np.random.default_rng(11)
     tasks = [a_task(k, f"task{k}", tests=1 + k % 3) for k in range(12)]
     ballots = {}
@@ -293,11 +294,13 @@ def test_both_scoring_rules_agree_with_a_scorer_of_submissions():
             ballots[task.name, number] = ballot(*votes)
     found = scores(tasks, ballots)
     document = json.loads(json.dumps(submission(tasks, ballots)))
-    assert (found["whole_task"], found["share_of_test_inputs"]) == pytest.approx(brute_force(tasks, document))
-    assert 0 < found["whole_task"] < found["share_of_test_inputs"] < 1
+    assert tuple(found.values())[1:] == pytest.approx(brute_force(tasks, document))
+    assert 0 < found["whole_task"] < found["share_of_all_test_inputs"] < found["share_of_test_inputs"] < 1
     assert all(set(e) == {"attempt_1", "attempt_2"} for entries in document.values() for e in entries)
     assert scores(tasks, ballots, k=10)["whole_task"] >= found["whole_task"]
 
+
+RULES = ("whole_task", "share_of_test_inputs", "share_of_all_test_inputs")
 
 # --- building
 
@@ -574,7 +577,7 @@ def test_tests_without_a_known_answer_are_asked_and_not_scored(tmp_path):
     documents["b0"]["test"][1]["output"] = answers["b0"][1]  # one is known, and not the first
     source.write_text(json.dumps(documents))
     build_arc(source=str(source), out=tmp_path / "one", num_aug=2, policy="evaluation-demos")
-    for name, scored in (("none", {}), ("one", {"scored_tasks": 1, "whole_task": 1.0, "share_of_test_inputs": 1.0})):
+    for name, scored in (("none", {}), ("one", {"scored_tasks": 1} | dict.fromkeys(RULES, 1.0))):
         names = json.loads((tmp_path / name / "identifiers.json").read_text())
         split = load_split(str(tmp_path / name), "test")
         report, document = evaluate_arc([Oracle(EVALUATION, names, 0.0)], split, names, split.puzzle_identifiers[1:])

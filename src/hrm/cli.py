@@ -668,9 +668,10 @@ def evaluate_votes(
             f"{report['untrained_tasks']} of them were never trained on: their identifiers mean nothing to these weights"
         )
     if "whole_task" in report:
-        print(f"whole_task            {report['whole_task']:.2%}   every test input of a task right")
-        print(f"share_of_test_inputs  {report['share_of_test_inputs']:.2%}   mean over tasks")
-        print("pass@k (test inputs)  " + "  ".join(f"{k}: {share:.2%}" for k, share in report["pass_at"].items()))
+        print(f"whole_task                {report['whole_task']:.2%}   every test input of a task right")
+        print(f"share_of_test_inputs      {report['share_of_test_inputs']:.2%}   mean over tasks")
+        print(f"share_of_all_test_inputs  {report['share_of_all_test_inputs']:.2%}   of all tasks together")
+        print("pass@k (test inputs)      " + "  ".join(f"{k}: {share:.2%}" for k, share in report["pass_at"].items()))
     else:
         print("not scored: the answer of no test input is known")
     print(f"votes {report['votes']:,}, time {report['seconds']:.1f} s")

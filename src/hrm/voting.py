@@ -70,20 +70,21 @@ def rights(task: ArcTask, ballots: dict[tuple[str, int], Ballot], k: int = ATTEM
 
 
 def scores(tasks: Iterable[ArcTask], ballots: dict[tuple[str, int], Ballot], k: int = ATTEMPTS) -> dict[str, float]:
-    """Both rules, over tasks with known answers; `ballots` is by (task's name, test number from 0).
+    """Every rule, over tasks with known answers; `ballots` is by (task's name, test number from 0).
 
     whole_task: share of tasks with every test input right in one of k attempts. share_of_test_inputs: of each task the
-    share of its test inputs that are right in one of k attempts, averaged over tasks (TRM's
-    evaluator; Kaggle takes the share of the test inputs of all tasks together).
+    share of its test inputs that are right in one of k attempts, averaged over tasks (TRM's evaluator).
+    share_of_all_test_inputs: of the test inputs of all tasks together (Kaggle's).
     """
-    whole, share = [], []
-    for task in tasks:
-        if right := rights(task, ballots, k):
-            whole.append(all(right))
-            share.append(float(np.mean(right)))
-    if not whole:
+    answered = [right for task in tasks if (right := rights(task, ballots, k))]
+    if not answered:
         raise ValueError("no task with a known answer to score")
-    return {"tasks": len(whole), "whole_task": float(np.mean(whole)), "share_of_test_inputs": float(np.mean(share))}
+    return {
+        "tasks": len(answered),
+        "whole_task": float(np.mean([all(right) for right in answered])),
+        "share_of_test_inputs": float(np.mean([np.mean(right) for right in answered])),
+        "share_of_all_test_inputs": float(np.concatenate(answered).mean()),
+    }
 
 
 def submission(tasks: Iterable[ArcTask], ballots: dict[tuple[str, int], Ballot]) -> dict[str, list[dict[str, Any]]]:
@@ -187,7 +188,7 @@ def evaluate_arc(
     votes: int | None = None,
     limit: int | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both scores at two attempts, the tasks wholly right, the share of test inputs right among the first k grids, and the
+    """Every score at two attempts, the tasks wholly right, the share of test inputs right among the first k grids, and the
     submission.
 
     A vote stops once the two attempts are decided, so those shares for larger k are of the grids seen until then.
