@@ -125,14 +125,8 @@ def main() -> None:
             kind = "checked" if check else "selected"
             label = f"{kind}@{pins + 1}"
             way = f"one look, {pins} pins" + (", rules" if check else "")
-            show(
-                way,
-                label,
-                f"pins, accepted by the {'rules' if check else 'model'}",
-                right(found),
-                found,
-                time.perf_counter() - started,
-            )
+            curve = f"pins, accepted by the {'rules' if check else 'model'}"
+            show(way, label, curve, right(found), found, time.perf_counter() - started)
             pins *= 2
     if asked.plot:
         plot(drawn, title, asked.plot)

@@ -207,18 +207,8 @@ def where_time_goes(reasoner: Reasoner, tokens: np.ndarray) -> dict[str, float]:
 def cold_start(weights: str, tokens: np.ndarray, reasoner: Reasoner, device: str) -> float:
     """Seconds from an empty shell to `hrm solve`'s answer, the best of three."""
     puzzle = reasoner.task.format(reasoner.task.decode(tokens))
-    command = [
-        sys.executable,
-        "-m",
-        "hrm",
-        "solve",
-        reasoner.task.name,
-        puzzle,
-        "--weights",
-        weights,
-        "--device",
-        device,
-    ]
+    how = ["--weights", weights, "--device", device]
+    command = [sys.executable, "-m", "hrm", "solve", reasoner.task.name, puzzle, *how]
     best = float("inf")
     for _ in range(3):
         started = time.perf_counter()

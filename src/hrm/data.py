@@ -382,7 +382,7 @@ def write_dataset(
     place = out.resolve()
     place.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent, ignore_cleanup_errors=True) as folder:
-        aside, before = Path(folder, "new"), Path(folder, "before")
+        aside = Path(folder, "new")
         for name, split in splits.items():
             (aside / name).mkdir(parents=True)
             write_json(aside / name / "dataset.json", split.metadata.model_dump())
@@ -396,16 +396,22 @@ def write_dataset(
         total = hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
         found = {"audit": audit} if audit else {}
         write_json(aside / "hashes.json", {"files": sums, "sha256": total, "built": built, **found})
-        if place.exists():
-            os.replace(place, before)
-        try:
-            os.replace(aside, place)
-        except BaseException:
-            if before.exists():
-                os.replace(before, place)
-            raise
+        put_in_place(aside, place)
     load_split.cache_clear()
     return Report(out, {name: count for name, count in counts.items() if count}, total)
+
+
+def put_in_place(new: Path, place: Path) -> None:
+    """Rename a folder to `place`; what stands there goes beside where the new one was, to be deleted, or back if that fails."""
+    before = new.with_name(new.name + ".before")
+    if place.exists():
+        os.replace(place, before)
+    try:
+        os.replace(new, place)
+    except BaseException:
+        if before.exists():
+            os.replace(before, place)
+        raise
 
 
 def write_json(path: Path, value: object) -> None:

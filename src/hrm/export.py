@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import write_synced
+from .data import put_in_place
 from .layers import Bags, Standing
 from .model import HRM, State
 
@@ -160,12 +161,8 @@ def write_segment(model: HRM, task: str, folder: Path, kind: str) -> Path:
             states = zip(("z_H", "z_L"), (z[0].numpy() for z in model.initial_state(1)), strict=True)
             np.savez(aside / "initial.npz", **dict(states))
         write_synced(aside / "segment.json", json.dumps(description(step, task, kind), indent=1).encode())
-        try:
-            aside.rename(folder)
-        except OSError:  # it is not empty
-            if FORMATS[kind] in names or not (folder / FORMATS[kind]).is_file():  # else another process was quicker
-                folder.rename(aside.with_name(folder.name + ".old"))  # deleted when the new one is there
-                aside.rename(folder)
+        if FORMATS[kind] in names or not (folder / FORMATS[kind]).is_file():  # else another process was quicker
+            put_in_place(aside, folder)
     return folder / FORMATS[kind]
 
 

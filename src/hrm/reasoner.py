@@ -87,8 +87,7 @@ class Reasoner:
         if halt in ("q", "settled") and not learned:
             raise ValueError(f"halt='{halt}': this model has learned no halting; use stable or never")
         counts = {"passes": passes, "max_segments": max_segments, "patience": patient, "batch_size": batch_size}
-        for name, value in (counts | {"pins": pins}).items():
-            least = int(name in counts)
+        for name, value, least in (*((name, value, 1) for name, value in counts.items()), ("pins", pins, 0)):
             if not least <= value < 2**31:
                 raise ValueError(f"{name}={value}: at {f'least {least}' if value < least else 'most 2147483647'}")
         if noise < 0:

@@ -33,11 +33,11 @@ from .supervision import supervised_deduction, supervised_segment
 from .tasks import task_for
 
 EXPLORATION, DEPTH, ROLLBACK = 11, 12, 13  # streams of random numbers apart from the sampler's
-HOW = """
+MAY_CHANGE = """
 data_path steps epochs log_every checkpoint_every keep_checkpoints eval_every eval_rows tensorboard wandb device compile
 non_finite test_at_end about project_name run_name
 """.split()
-MAY_CHANGE = {*HOW, *(f"arch.{key}" for key in INFERENCE)}
+MAY_CHANGE += [f"arch.{key}" for key in INFERENCE]
 """Keys of a recipe that a resumed run may set anew; the others decide what is learned. (Where the data are, a folder may
 move: that they are the same, their hash tells.)"""
 LARGEST_ROLLBACKS = 3
@@ -452,15 +452,19 @@ def loop(
     """Steps, logs, evaluations and checkpoints until the run ends or must leave."""
     recipe, ranks = trainer.recipe, trainer.ranks
     first, stopped, latest = trainer.step, "finished", {}
+
+    def late() -> bool:
+        return max_minutes is not None and time.monotonic() - clock > 60 * max_minutes
+
     with Signals() as signals:
         while trainer.step < trainer.total:
             trainer.train_step()
             step = trainer.step
             last = step == trainer.total
-            late = max_minutes is not None and time.monotonic() - clock > 60 * max_minutes
+            over = late()
             spent = max_steps is not None and step - first >= max_steps
             # asked at every step, not at log points: torchrun kills its processes 30 seconds after its own signal
-            leave = ranks.any(spent or late or bool(signals.received))
+            leave = ranks.any(spent or over or bool(signals.received))
             saves = last or leave or step % recipe.checkpoint_every == 0
             evaluates = validation is not None and (last or step % recipe.eval_every == 0)
             try:
@@ -480,11 +484,10 @@ def loop(
             if evaluates or saves:
                 trainer.restart_clock()
             if leave and not last:
-                stopped = "signal" if signals.received else "time" if late else "steps"
+                stopped = "signal" if signals.received else "time" if over else "steps"
                 break
     if stopped == "finished" and test is not None:  # which may take long, and is made up for on resume
-        late = max_minutes is not None and time.monotonic() - clock > 60 * max_minutes
-        stopped = "signal" if signals.received else "time" if late else stopped
+        stopped = "signal" if signals.received else "time" if late() else stopped
     if stopped == "finished" and test is not None and ranks.main:
         tested = trainer.folder / "test.json"
         if not tested.is_file() or ckpt.read_json(tested).get("step") != trainer.step:
