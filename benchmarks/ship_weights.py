@@ -5,7 +5,8 @@
 The run's last checkpoint is taken (its running mean, if it has one), so no test row has a say in the choice. The card's
 figures come from the test split of the run's own data and of every `--also`: a file, read where it lies, or a built-in
 set. Figures of an earlier card are kept, with the commit that they were measured at, where all that they depend on besides
-the code is the same.
+the code is the same. In a run's place a folder of weights that shipped may be given, which are measured anew; what their
+card says of their training stays.
 """
 
 import argparse
@@ -17,8 +18,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import yaml
 
 from hrm import checkpoint as ckpt
+from hrm.checkpoint import Weights
 from hrm.config import INFERENCE, ModelConfig, Recipe, load_recipe, recipe_names
 from hrm.data import BUILTIN, Split, load_rows, load_split
 from hrm.evaluate import evaluate
@@ -49,9 +52,9 @@ KEPT = "rows distinct_solutions distinct_questions cell_accuracy verified mean_s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, help="a run, or a folder of weights that shipped, to be measured anew")
     parser.add_argument("name")
-    parser.add_argument("--trained-on", required=True)
+    parser.add_argument("--trained-on", help="in words; needed for a run")
     parser.add_argument("--also", type=Path, nargs="*", default=[])
     parser.add_argument("--rows", type=int, default=10_000, help="first rows of each --also file that are measured")
     parser.add_argument(
@@ -63,39 +66,24 @@ def main() -> None:
     )
     parser.add_argument("--no-checked", action="store_true", help="leave out the way in which the rules accept answers")
     asked = parser.parse_args()
-    last = ckpt.pointed(asked.run, "last")
     keys = [change.partition("=")[0] for change in asked.set]
     if not set(keys) <= set(INFERENCE):
         parser.error(f"--set {' '.join(asked.set)}: only of {', '.join(INFERENCE)}")
-    recipe = load_recipe(str(asked.run / "config.yaml"), [f"arch.{change}" for change in asked.set])
-    found = ckpt.load_weights(last, "cpu", forward_dtype=recipe.arch.forward_dtype)
-    found.model.config = found.model.config.model_copy(update={key: getattr(recipe.arch, key) for key in keys})
-    environment = ckpt.read_json(asked.run / "environment.json")
-    trainer = ckpt.read_json(last / "trainer.json")
-    data, built = source_of(recipe.data_path)
-    sets = measured_sets(found.task, data, asked.also, asked.rows)
-    card = {
-        "trained_on": asked.trained_on,
-        "data": data,
-        "data_hash": trainer["data_hash"],
-        **({"built": built} if built else {}),
-        "command": command_of(recipe) + (f" --init-from {came}" if (came := environment.get("init_from")) else ""),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip(),
-        "seed": recipe.seed,
-        "steps": trainer["step"],
-        "training_seconds": round(training_seconds(asked.run / "metrics.jsonl")),
-        "hardware": f"{environment['device']}, {environment['cpu_capability']}, {trainer['world']} processes of "
-        f"{environment['threads']} threads",
-        "torch": environment["torch"],
-        "parameters": sum(p.numel() for p in found.model.parameters()),
-        "selection": "the last checkpoint of the run; no choice was made on test rows",
-        "measured": {
-            "sets": [(name, split.hash, rows) for name, split, rows in sets],
-            "checked": not asked.no_checked,
-            "dtype": machine_dtype("cpu"),
-        },
+    again = (asked.run / "model.json").is_file()
+    if not again and not asked.trained_on:
+        parser.error("--trained-on: say what the run was trained on")
+    found, card = of_weights(asked.run) if again else of_run(asked.run)
+    told = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in asked.set)}
+    found.model.config = ModelConfig(**(found.model.config.model_dump() | told))
+    sets = measured_sets(found.task, card["data"], asked.also, asked.rows)
+    card |= {"trained_on": asked.trained_on} if asked.trained_on else {}
+    card["commit"] = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    card["measured"] = {
+        "sets": [(name, split.hash, rows) for name, split, rows in sets],
+        "checked": not asked.no_checked,
+        "dtype": machine_dtype("cpu"),
     }
     target = Path(__file__).parents[1] / "src" / "hrm" / "weights" / asked.name
     with tempfile.TemporaryDirectory() as folder:
@@ -111,6 +99,36 @@ def main() -> None:
     page = model_card(asked.name, found.task, card)
     (target / "README.md").write_text(page)
     print(page)
+
+
+def of_weights(folder: Path) -> tuple[Weights, dict]:
+    """Weights that shipped before and what their card says of their training."""
+    found = ckpt.load_weights(folder, "cpu", forward_dtype="saved")
+    return found, {key: value for key, value in found.card.items() if key not in ("results", "summary")}
+
+
+def of_run(run: Path) -> tuple[Weights, dict]:
+    """The weights of a run's last checkpoint and what their card says of their training."""
+    last, recipe = ckpt.pointed(run, "last"), load_recipe(str(run / "config.yaml"))
+    found = ckpt.load_weights(last, "cpu", forward_dtype=recipe.arch.forward_dtype)
+    environment, trainer = ckpt.read_json(run / "environment.json"), ckpt.read_json(last / "trainer.json")
+    data, built = source_of(recipe.data_path)
+    return found, {
+        "trained_on": "",
+        "data": data,
+        "data_hash": trainer["data_hash"],
+        **({"built": built} if built else {}),
+        "command": command_of(recipe) + (f" --init-from {came}" if (came := environment.get("init_from")) else ""),
+        "commit": "",
+        "seed": recipe.seed,
+        "steps": trainer["step"],
+        "training_seconds": round(training_seconds(run / "metrics.jsonl")),
+        "hardware": f"{environment['device']}, {environment['cpu_capability']}, {trainer['world']} processes of "
+        f"{environment['threads']} threads",
+        "torch": environment["torch"],
+        "parameters": sum(p.numel() for p in found.model.parameters()),
+        "selection": "the last checkpoint of the run; no choice was made on test rows",
+    }
 
 
 def source_of(path: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from hrm import candidates as c
 from hrm import display
 from hrm.data import load_split
-from hrm.deduction import CAUTION
+from hrm.deduction import CAUTION, DOUBT, trusted
 from hrm.display import Waiting, Watcher, answer_board, marks_board
 from hrm.evaluate import evaluate
 from hrm.halting import empty_carry
@@ -277,7 +277,7 @@ def test_a_model_that_guesses_goes_back_until_it_is_right(batch_size):
         mine = [t for t in thoughts if t.row == row]
         assert [t.segment for t in mine] == list(range(1, answers.segments[row] + 1))
         assert [t.halted for t in mine] == [False] * (len(mine) - 1) + [True]
-        dead_ends = sum(t.confidence < 0.1 for t in mine)
+        dead_ends = sum(t.confidence < DOUBT for t in mine)
         assert answers.passes[row] == 1 + dead_ends == mine[-1].look + 1
         assert (mine[-1].candidates.sum(-1) == 1).all()
     alone = Reasoner(scripted(5), passes=500, batch_size=1).run(SPLIT.inputs[:5])
@@ -328,6 +328,12 @@ def test_the_next_pass_sets_out_from_the_most_probable_branch():
     assert (Reasoner(net, passes=1).run(SPLIT.inputs[:1]).tokens != SPLIT.labels[:1]).any()
 
 
+def test_the_models_word_for_an_assumption_counts_less_than_it_says():
+    assert trusted(0.5) == 0.5 and trusted(1.0) == 1.0 and trusted(1e-9) < 0.001
+    for chance in (0.6, 0.9, 0.99):
+        assert 0.5 < trusted(chance) < chance and trusted(chance) + trusted(1 - chance) == pytest.approx(1)
+
+
 def test_one_pass_never_goes_back_and_says_how_sure_it_is():
     answers = Reasoner(scripted(5), passes=1).run(SPLIT.inputs[:5])
     assert not answers.halted.any() and (answers.passes == 1).all() and (answers.confidence < 0.01).all()
@@ -353,8 +359,8 @@ def test_a_false_alarm_at_the_start_starts_over_with_more_caution():
 
     net.forward = alarmed
     answers = Reasoner(net, passes=3).run(SPLIT.inputs[:2])
-    assert CAUTION * 0.1 < 0.076 < 0.1
-    # pass 1 ends at once; pass 2 trusts itself down to 0.01 but is not accepted; pass 3 is the last and answers
+    assert CAUTION * DOUBT < 0.076 < DOUBT
+    # pass 1 ends at once; pass 2 trusts itself further but is not accepted; pass 3 is the last and answers
     assert (answers.passes == 3).all() and (answers.tokens == SPLIT.labels[:2]).all() and not answers.halted.any()
 
 

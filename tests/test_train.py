@@ -429,6 +429,34 @@ def test_rollback_returns_to_the_last_checkpoint_and_goes_on_with_other_batches(
     assert ckpt.read_json(result.folder / "step_24" / "trainer.json")["rollbacks"] == 1
 
 
+@pytest.mark.parametrize("kind", ("hrm", "trm", "both", "told"))
+def test_nothing_is_read_that_a_cuda_graph_has_overwritten(kind, tmp_path, monkeypatch):
+    """Stands in for CUDA: at the mark, all that the levels gave back in the step before becomes no number."""
+    with pytest.raises(ValueError, match=r"^cuda_graphs=true replays .* give device=cuda"):
+        Trainer(recipe(cuda_graphs="true"), tmp_path, Ranks(), lambda step, metrics: None)
+
+    def weights_after(steps: int, **changes) -> dict[str, torch.Tensor]:
+        trainer = Trainer(recipe(**KINDS[kind]), tmp_path, Ranks(), lambda step, metrics: None)
+        trainer.recipe = trainer.recipe.model_copy(update=changes)
+        given, marks = [], []
+        for name, level in trainer.model.named_modules():
+            if name.endswith("_level"):
+                level.register_forward_hook(lambda level, inputs, output: given.append(output.detach()))
+
+        def overwrite():
+            marks.append([tensor.fill_(torch.nan) for tensor in given])
+            given.clear()
+
+        monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", overwrite)
+        for _ in range(steps):
+            trainer.train_step()
+        assert len(marks) == (steps if changes else 0) and all(marks[1:])
+        return trainer.model.state_dict()
+
+    plain, replayed = weights_after(8), weights_after(8, cuda_graphs=True)
+    assert all(torch.equal(tensor, replayed[name]) for name, tensor in plain.items())
+
+
 def test_tensorboard_is_a_switch(tmp_path):
     result = train(recipe(steps=5, tensorboard="true", eval_every="null"), runs=tmp_path)
     assert list((result.folder / "tensorboard").glob("events*"))

@@ -337,6 +337,9 @@ class Recipe(Closed):
     """All that is random is drawn from this, the step and the process."""
     compile: bool | Literal["auto"] = "auto"
     """torch.compile of the reasoning modules; auto: on for CUDA, off elsewhere."""
+    cuda_graphs: bool = False
+    """CUDA: replay each compiled call of a training step as one graph (reduce-overhead), for small models whose kernels wait
+    to be launched. Not yet run on a GPU."""
     device: str = "auto"
     """auto (CUDA, else MPS, else the CPU), or a device of torch."""
 

@@ -21,8 +21,11 @@ from .looks import states_of
 from .model import HRM
 from .running import Watch
 
-DOUBT = 0.1
+DOUBT = 0.25
 """Below this confidence that the solution still stands, an unfinished grid is a dead end."""
+TRUST = 0.4
+"""The odds that the model gives an assumption count to this power: it is made where the model is surest of what it does not
+know, and there it is right less often than it says."""
 CAUTION = 0.1
 """A puzzle whose every assumption failed starts over, with `rule_out_below` and DOUBT smaller by this factor."""
 
@@ -31,7 +34,7 @@ class Branch(NamedTuple):
     """Where a later pass may set out: an assumption not made."""
 
     chance: float
-    """That the solution is here, by the model's word: of every assumption on the way made or, as here, not."""
+    """That the solution is here, by what the model's word is worth: of every assumption on the way made or, as here, not."""
     candidates: Tensor
     """(S, V) bool, before the assumption and without the value that was assumed."""
 
@@ -54,7 +57,7 @@ class Walk:
     still: int = 0
     """Segments in a row that ruled nothing out."""
     chance: float = 1.0
-    """That the solution is here, by the model's word: the product of what it gave the assumptions of this branch."""
+    """That the solution is here: the product of what the model's word for the assumptions of this branch is worth."""
     branches: list[Branch] = field(default_factory=list)
     """Where to go back to."""
     held: Answers | None = None
@@ -163,12 +166,12 @@ class Deduction:
                 for part, fresh in zip(following, anew if resumed is None else [resumed[None], *anew[1:]], strict=True):
                     part[place] = fresh[0]
             elif assume:
-                walk.still = 0
+                walk.still, worth = 0, trusted(made)
                 if not last_pass:
                     without = after[place].clone()
                     without[its_cell, its_value] = False
-                    walk.branches.append(Branch(walk.chance * (1 - made), without))
-                walk.chance *= made
+                    walk.branches.append(Branch(walk.chance * (1 - worth), without))
+                walk.chance *= worth
         if watch:
             certainty = chances.amax(-1).cpu().numpy()
             for place, walk in enumerate(walks):
@@ -189,6 +192,11 @@ class Deduction:
         left = [walks[place] for place in np.flatnonzero(leaving)]
         self._keep(following, np.flatnonzero(~leaving).tolist())
         return [walk.number for walk in left], Answers.joined([here.take([]), *(walk.held for walk in left)])
+
+
+def trusted(chance: float) -> float:
+    """What the `chance` above 0 that the model gives an assumption is worth, with TRUST."""
+    return 1 / (1 + (1 / chance - 1) ** TRUST)
 
 
 def _go_back(walk: Walk) -> Tensor | None:

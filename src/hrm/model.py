@@ -217,10 +217,11 @@ class HRM(nn.Module):
             for layer in layers:
                 layer.cast = None
 
-    def compile_levels(self, dynamic: bool | None = False) -> None:
+    def compile_levels(self, dynamic: bool | None = False, graphs: bool = False) -> None:
         """Compile the reasoning modules in place; the rest of a step is too small to matter.
 
-        `dynamic` is torch.compile's: False fixes all shapes (training), None lets the number of puzzles vary.
+        `dynamic` is torch.compile's: False fixes all shapes (training), None lets the number of puzzles vary. With `graphs`
+        CUDA replays each call as one graph, and what it gave back holds until `torch.compiler.cudagraph_mark_step_begin`.
         """
         # both levels, with and without gradient, training and evaluation batches: more variants than torch's 8
         torch._dynamo.config.recompile_limit = 64
@@ -228,7 +229,7 @@ class HRM(nn.Module):
         if self.config.lattice == "standing" and self.H_init.device.type == "cpu":
             dynamic = None  # how many positions stand is never the same; all else is, and stays fixed
         for level in {self.L_level, self.H_level if self.config.levels == "separate" else self.L_level}:
-            level.compile(dynamic=dynamic)
+            level.compile(dynamic=dynamic, mode="reduce-overhead" if graphs else None)
 
 
 def machine_dtype(device: str) -> str:

@@ -11,7 +11,8 @@ import platform
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from .tasks import task_for
 EXPLORATION, DEPTH, ROLLBACK = 11, 12, 13  # streams of random numbers apart from the sampler's
 MAY_CHANGE = """
 data_path steps epochs log_every checkpoint_every keep_checkpoints eval_every eval_rows tensorboard wandb device compile
-non_finite test_at_end about project_name run_name
+cuda_graphs non_finite test_at_end about project_name run_name
 """.split()
 MAY_CHANGE += [f"arch.{key}" for key in INFERENCE]
 """Keys of a recipe that a resumed run may set anew; the others decide what is learned. (Where the data are, a folder may
@@ -112,6 +113,11 @@ def augmentation(
     return augment
 
 
+def same_weights(model: HRM) -> HRM:
+    """A second model over the same tensors, to be compiled in another way."""
+    return deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+
+
 class Trainer:
     """A run: its model, optimizers and carry, and how to write them down."""
 
@@ -135,6 +141,10 @@ class Trainer:
             self.device
         )  # built on the CPU, so that every rank and device starts from one model
         compiled = recipe.compile is True or (recipe.compile == "auto" and self.device.type == "cuda")
+        if recipe.cuda_graphs and not (compiled and self.device.type == "cuda"):
+            raise ValueError(
+                "cuda_graphs=true replays what is compiled for CUDA: give device=cuda, and compile not false"
+            )
         self.optimizers = build_optimizers(self.model, recipe, compiled)
         self.sparse = None
         if config.puzzle_emb_ndim:
@@ -161,10 +171,10 @@ class Trainer:
         self.step = 0
         self.rollbacks = 0
         self.best = -1.0
+        self.evaluated = self.mean.module if self.mean else same_weights(self.model)
         if compiled:
-            self.model.compile_levels(dynamic=None if config.deduces and not self.mean else False)
-            if self.mean:
-                self.mean.module.compile_levels(dynamic=None)  # evaluation: rows leave the batch
+            self.model.compile_levels(graphs=recipe.cuda_graphs)
+            self.evaluated.compile_levels(dynamic=None)  # rows leave the batch
         self._clear_window()
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -175,6 +185,8 @@ class Trainer:
         """One segment for every row of the batch, and one update of the weights."""
         recipe, seed = self.recipe, self.recipe.seed
         self.step += 1
+        if recipe.cuda_graphs:  # what compiled levels gave back in the last step is overwritten from here on
+            torch.compiler.cudagraph_mark_step_begin()
         salt = stream_seed(seed, ROLLBACK, self.rollbacks) if self.rollbacks else seed
         generator = torch.Generator(self.device).manual_seed(stream_seed(salt, EXPLORATION, self.step, self.ranks.rank))
         batch = self.sampler.batch(self.step - 1 + self.rollbacks * self.total)
@@ -217,6 +229,8 @@ class Trainer:
         if self.mean:
             self.mean.update_parameters(self.model)
         self.carry = done.carry
+        if recipe.cuda_graphs:
+            self.carry = replace(done.carry, state=tuple(part.clone() for part in done.carry.state))
         self._watch(done.loss, norm, done.sums)
 
     def _depth(self, salt: int) -> int | None:
@@ -300,8 +314,7 @@ class Trainer:
 
     def reasoner(self) -> Reasoner:
         """The model as evaluation sees it: the running mean where there is one; fixed depth, the paper's protocol."""
-        model = self.mean.module if self.mean else self.model
-        return Reasoner(model, self.recipe.task, halt="never", passes=1, batch_size=256)
+        return Reasoner(self.evaluated, self.recipe.task, halt="never", passes=1, batch_size=256)
 
     def evaluate(self, split: Split, rows: int | None, prefix: str) -> dict[str, Any]:
         """Metrics of `split` under `prefix`, on rank 0."""
