@@ -37,9 +37,9 @@ def main() -> None:
     told, lost, answers = assumptions(reasoner, puzzles, labels)
     right = (answers.tokens == labels).all(1)
     print(f"{len(puzzles)} puzzles of {asked.data}: {right.mean():.1%} right within {asked.passes} passes, ", end="")
-    print(f"{answers.segments.mean():.1f} segments; the true value of a cell ruled out in {lost} passes\\n")
+    print(f"{answers.segments.mean():.1f} segments; the true value of a cell ruled out in {lost} passes\n")
     print(
-        "| the model's chance | assumptions | on average | right | taken to be worth |\\n| --- | --- | --- | --- | --- |"
+        "| the model's chance | assumptions | on average | right | taken to be worth |\n| --- | --- | --- | --- | --- |"
     )
     for low, high in pairwise(EDGES):
         here = told[(told[:, 0] > low) & (told[:, 0] <= high)]

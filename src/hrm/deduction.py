@@ -21,7 +21,7 @@ from .looks import states_of
 from .model import HRM
 from .running import Watch
 
-DOUBT = 0.25
+DOUBT = 0.1
 """Below this confidence that the solution still stands, an unfinished grid is a dead end."""
 TRUST = 0.4
 """The odds that the model gives an assumption count to this power: it is made where the model is surest of what it does not
