@@ -14,7 +14,7 @@ from rich.console import Console
 from hrm import candidates as c
 from hrm import display
 from hrm.data import load_split
-from hrm.deduction import CAUTION, DOUBT, trusted
+from hrm.deduction import DOUBT, trusted
 from hrm.display import Waiting, Watcher, answer_board, marks_board
 from hrm.evaluate import evaluate
 from hrm.halting import empty_carry
@@ -347,21 +347,27 @@ def test_a_bound_on_segments_ends_each_pass():
     assert (answers.segments <= 12).all() and (answers.passes == 4).all()
 
 
-def test_a_false_alarm_at_the_start_starts_over_with_more_caution():
+@pytest.mark.parametrize(("belief", "passes"), [(0.04, 3), (0.6, 1)])
+def test_a_false_alarm_before_any_guess_ends_no_pass_and_a_grid_not_believed_starts_over_with_more_caution(
+    belief, passes
+):
     net = scripted(2, knows=20.0)
     honest = net.forward
-    belows = []
 
     def alarmed(state, grid, rows, H_cycles=None):
-        belows.append(len(belows))
         _, out = honest(state, grid, rows)
-        return state, out._replace(q_halt=torch.full_like(out.q_halt, -2.5))  # belief 0.076
+        told = torch.where(c.is_open(grid).any(1), 0.04, belief)
+        return state, out._replace(q_halt=torch.logit(told))
 
     net.forward = alarmed
-    answers = Reasoner(net, passes=3).run(SPLIT.inputs[:2])
-    assert CAUTION * DOUBT < 0.076 < DOUBT
-    # pass 1 ends at once; pass 2 trusts itself further but is not accepted; pass 3 is the last and answers
-    assert (answers.passes == 3).all() and (answers.tokens == SPLIT.labels[:2]).all() and not answers.halted.any()
+    seen = []
+    answers = Reasoner(net, passes=3).run(SPLIT.inputs[:2], watch=seen.append)
+    assert DOUBT > 0.04 and [t.confidence < DOUBT for t in seen if t.row == 0 and t.look == 0][:2] == [
+        True,
+        belief < DOUBT,
+    ]
+    assert (answers.tokens == SPLIT.labels[:2]).all() and (answers.passes == passes).all()
+    assert (answers.segments == 2 * passes).all() and (answers.halted == (belief > 0.5)).all()
 
 
 def test_checked_answers_obey_the_rules_and_unchecked_ones_are_the_models_own():

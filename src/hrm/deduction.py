@@ -22,7 +22,7 @@ from .model import HRM
 from .running import Watch
 
 DOUBT = 0.1
-"""Below this confidence that the solution still stands, an unfinished grid is a dead end."""
+"""Below this confidence that the solution still stands, an unfinished grid with a guess in it is a dead end."""
 TRUST = 0.4
 """The odds that the model gives an assumption count to this power: it is made where the model is surest of what it does not
 know, and there it is right less often than it says."""
@@ -141,7 +141,8 @@ class Deduction:
         if self.obeys:
             obeyed = self.obeys(np.stack([walk.tokens for walk in walks]), here.tokens)
             accepted = full & torch.from_numpy(obeyed).to(device)
-        lost = (full & ~accepted) | (~full & (belief < DOUBT * caution))
+        guessed = torch.tensor([walk.chance < 1 for walk in walks], device=device)
+        lost = (full & ~accepted) | (~full & guessed & (belief < DOUBT * caution))
         sure = chances[torch.arange(len(walks), device=device), cell, value]
         flags = zip(*(t.tolist() for t in (accepted, full, lost, assumes, sure, cell, value)), strict=True)
         leaving = np.zeros(len(walks), np.bool_)
