@@ -61,7 +61,7 @@ def sudoku(seed: int, out: Path) -> None:
     seconds = time.perf_counter() - started
     given = reasoner.task.parse(puzzle)
     shown = sorted({*np.linspace(0, len(solution.trace) - 1, 3).round().astype(int)})
-    console = Console(record=True, width=164, file=open("/dev/null", "w"), highlight=False)  # noqa: SIM115
+    console = Console(record=True, width=172, file=open("/dev/null", "w"), highlight=False)  # noqa: SIM115
     console.print(f"$ hrm solve sudoku --watch {puzzle}", style="bold")
     panels = [mind(reasoner.task, given, solution.trace[k], reasoner.max_segments) for k in shown]
     console.print(Columns(panels))
