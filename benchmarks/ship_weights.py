@@ -77,9 +77,8 @@ def main() -> None:
     found.model.config = ModelConfig(**(found.model.config.model_dump() | told))
     sets = measured_sets(found.task, card["data"], asked.also, asked.rows)
     card |= {"trained_on": asked.trained_on} if asked.trained_on else {}
-    card["commit"] = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    card["commit"] = head.stdout.strip()
     card["measured"] = {
         "sets": [(name, split.hash, rows) for name, split, rows in sets],
         "checked": not asked.no_checked,
@@ -114,12 +113,10 @@ def of_run(run: Path) -> tuple[Weights, dict]:
     environment, trainer = ckpt.read_json(run / "environment.json"), ckpt.read_json(last / "trainer.json")
     data, built = source_of(recipe.data_path)
     return found, {
-        "trained_on": "",
         "data": data,
         "data_hash": trainer["data_hash"],
         **({"built": built} if built else {}),
         "command": command_of(recipe) + (f" --init-from {came}" if (came := environment.get("init_from")) else ""),
-        "commit": "",
         "seed": recipe.seed,
         "steps": trainer["step"],
         "training_seconds": round(training_seconds(run / "metrics.jsonl")),

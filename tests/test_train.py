@@ -457,6 +457,15 @@ def test_nothing_is_read_that_a_cuda_graph_has_overwritten(kind, tmp_path, monke
     assert all(torch.equal(tensor, replayed[name]) for name, tensor in plain.items())
 
 
+@pytest.mark.parametrize("kind", ("hrm", "candidates"))
+def test_without_a_running_mean_what_is_evaluated_is_what_is_trained(kind, tmp_path):
+    trainer = Trainer(recipe(**KINDS[kind]), tmp_path, Ranks(), lambda step, metrics: None)
+    trainer.train_step()
+    assert trainer.evaluated is not trainer.model
+    for name, tensor in trainer.model.state_dict().items():
+        assert trainer.evaluated.state_dict()[name].data_ptr() == tensor.data_ptr(), name
+
+
 def test_tensorboard_is_a_switch(tmp_path):
     result = train(recipe(steps=5, tensorboard="true", eval_every="null"), runs=tmp_path)
     assert list((result.folder / "tensorboard").glob("events*"))

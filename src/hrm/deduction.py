@@ -141,8 +141,9 @@ class Deduction:
         if self.obeys:
             obeyed = self.obeys(np.stack([walk.tokens for walk in walks]), here.tokens)
             accepted = full & torch.from_numpy(obeyed).to(device)
-        guessed = torch.tensor([walk.chance < 1 for walk in walks], device=device)
-        lost = (full & ~accepted) | (~full & guessed & (belief < DOUBT * caution))
+        # before a value is assumed there is nothing to go back to
+        doubt = torch.tensor([DOUBT * walk.caution if walk.chance < 1 else 0.0 for walk in walks], device=device)
+        lost = (full & ~accepted) | (~full & (belief < doubt))
         sure = chances[torch.arange(len(walks), device=device), cell, value]
         flags = zip(*(t.tolist() for t in (accepted, full, lost, assumes, sure, cell, value)), strict=True)
         leaving = np.zeros(len(walks), np.bool_)
